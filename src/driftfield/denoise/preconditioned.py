@@ -1,0 +1,142 @@
+"""A network as a denoiser: inputs, outputs and noise labels brought to unit scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..linear import expand
+from ..names import pick
+from ..process.base import Isotropic
+from ..process.gaussian import VP
+
+Coefficients = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _edm(process: Isotropic, t: Tensor, sigma_data: float) -> Coefficients:
+    a, s = process.alpha(t), process.sigma(t)
+    total = s.square() + (a * sigma_data).square()
+    return a * sigma_data**2 / total, s * sigma_data / total.sqrt(), total.rsqrt(), process.level(t).log() / 4
+
+
+def _vp(process: Isotropic, t: Tensor, sigma_data: float) -> Coefficients:
+    a, s = process.alpha(t), process.sigma(t)
+    return 1 / a, -s / a, (s.square() + a.square()).rsqrt(), 999 * VP().time(process.level(t))
+
+
+def _ve(process: Isotropic, t: Tensor, sigma_data: float) -> Coefficients:
+    a, s = process.alpha(t), process.sigma(t)
+    return 1 / a, s / a, 1 / a, (process.level(t) / 2).log()
+
+
+@lru_cache(maxsize=4)
+def iddpm_levels(device: torch.device) -> Tensor:
+    """The 1000 noise levels of improved DDPM, from the most to the least. Source: Karras et al. 2022, Table 1.
+
+    [karras2022edm]
+    """
+    steps = 1000
+    signal = (torch.arange(steps + 1, dtype=torch.float64) / (steps * 1.008) * math.pi / 2).sin().square().tolist()
+    levels = [0.0]
+    for j in range(steps, 0, -1):
+        levels.append(math.sqrt((levels[-1] ** 2 + 1) / max(signal[j - 1] / signal[j], 0.001) - 1))
+    return torch.tensor(levels[:0:-1], device=device)
+
+
+def _iddpm(process: Isotropic, t: Tensor, sigma_data: float) -> Coefficients:
+    a, s = process.alpha(t), process.sigma(t)
+    levels = iddpm_levels(t.device)
+    step = 999 - (process.level(t)[..., None] - levels).abs().argmin(-1)
+    return 1 / a, -s / a, (s.square() + a.square()).rsqrt(), step.to(s)
+
+
+def _flow(process: Isotropic, t: Tensor, sigma_data: float) -> Coefficients:
+    a, s = process.alpha(t), process.sigma(t)
+    return 1 / (a + s), -s / (a + s), (s.square() + (a * sigma_data).square()).rsqrt(), 4 * s / (a + s)
+
+
+def _identity(process: Isotropic, t: Tensor, sigma_data: float) -> Coefficients:
+    one = torch.ones_like(t)
+    return torch.zeros_like(t), one, one, t
+
+
+SCALINGS: dict[str, Callable[[Isotropic, Tensor, float], Coefficients]] = {
+    "edm": _edm,
+    "vp": _vp,
+    "ve": _ve,
+    "iddpm": _iddpm,
+    "flow": _flow,
+    "identity": _identity,
+}
+
+
+class Preconditioned(nn.Module):
+    """A network as a denoiser: `y = c_skip x + c_out network(c_in x, c_noise, cond)`.
+
+    With `a = alpha_t`, `s = sigma_t`, `d = sigma_data` and the level `s / a`, the scalings are
+
+    | name     | c_skip              | c_out                | c_in                | c_noise             |
+    |----------|---------------------|----------------------|---------------------|---------------------|
+    | edm      | a d^2/(s^2+a^2 d^2) | s d/sqrt(s^2+a^2d^2) | 1/sqrt(s^2+a^2 d^2) | ln(level)/4         |
+    | vp       | 1/a                 | -s/a                 | 1/sqrt(s^2+a^2)     | 999 t_VP(level)     |
+    | ve       | 1/a                 | s/a                  | 1/a                 | ln(level/2)         |
+    | iddpm    | 1/a                 | -s/a                 | 1/sqrt(s^2+a^2)     | nearest of 1000     |
+    | flow     | 1/(a+s)             | -s/(a+s)             | 1/sqrt(s^2+a^2 d^2) | 4 s/(a+s)           |
+    | identity | 0                   | 1                    | 1                   | t                   |
+
+    On `alpha = 1` the first four are those of the source; on other processes they act on `x / a`, which makes one
+    network serve every process at equal level. In "flow" the network predicts `eps - x_0`.
+
+    `network(x, noise, cond)` is called with `noise` of shape `(B,)`. `autocast` is the dtype it runs in
+    (`torch.bfloat16`); everything outside it stays in the dtype of `x`.
+    Raises: ValueError for a scaling that is undefined where the process keeps no signal.
+    Source: Karras et al. 2022, Table 1. [karras2022edm]
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        process: Isotropic,
+        sigma_data: float = 0.5,
+        scaling: str | None = None,
+        autocast: torch.dtype | None = None,
+    ):
+        """`scaling` is "edm" unless given, or "flow" where the process keeps no signal at its far end."""
+        super().__init__()
+        if not 0 < sigma_data < math.inf:
+            raise ValueError(f"sigma_data is the standard deviation of the data and must be > 0, got {sigma_data}")
+        endless = math.isinf(process.level(torch.tensor(process.span[1], dtype=torch.float64)).item())
+        scaling = scaling or ("flow" if endless else "edm")
+        self._scale = pick(scaling, SCALINGS, "scaling")
+        if endless and scaling not in ("flow", "identity"):
+            raise ValueError(
+                f"scaling {scaling!r} is undefined where {type(process).__name__} keeps no signal; use scaling='flow'"
+            )
+        self.network, self.process = network, process
+        self.sigma_data, self.scaling, self.autocast = sigma_data, scaling, autocast
+
+    def coefficients(self, t: Tensor) -> Coefficients:
+        """`(c_skip, c_out, c_in, c_noise)` at the times `t`, each of the shape of `t`."""
+        return self._scale(self.process, t, self.sigma_data)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
+        """The estimate of `E[x_0 | x_t = x]`: `x` is `(B, *data)`, `t` is `()` or `(B,)`."""
+        c_skip, c_out, c_in, c_noise = self.coefficients(t)
+        dtype = next((p.dtype for p in self.network.parameters()), x.dtype)
+        if c_noise.ndim == 0 and c_noise.device.type == "cpu":  # a Python number reaches any device without waiting
+            label = torch.full((len(x),), c_noise.item(), dtype=dtype, device=x.device)
+        else:
+            label = c_noise.to(x.device, dtype).expand(len(x))
+        inner = (expand(c_in, x) * x).to(dtype)
+        if self.autocast is None:
+            out = self.network(inner, label, cond)
+        else:
+            with torch.autocast(x.device.type, self.autocast):
+                out = self.network(inner, label, cond)
+        y: Tensor = expand(c_skip, x) * x + expand(c_out, x) * out.to(x.dtype)
+        return y

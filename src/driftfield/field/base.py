@@ -1,0 +1,21 @@
+"""What a solver follows: a direction at every point and time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+from ..rng import Rng
+
+
+class Field(ABC):
+    """A velocity at every point and time, and the upward move of the same process."""
+
+    @abstractmethod
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        """`dx/dt` at the state `x` `(B, ...)` and the time `t`, `()`."""
+
+    @abstractmethod
+    def diffuse(self, x: Tensor, s: Tensor, t: Tensor, rng: Rng) -> Tensor:
+        """Draw `x_t` given `x_s = x`, for `t > s`: what a path does where it climbs."""

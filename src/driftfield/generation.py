@@ -1,0 +1,220 @@
+"""Samples from a process and a denoiser, within a budget, one seed per sample."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .denoise.base import Denoiser
+from .field.reverse import Reverse
+from .grid import named_grid
+from .names import pick
+from .process.base import Process
+from .rng import rows
+from .solve.base import Solver, cost, integrate
+from .solve.rk import SOLVERS
+
+Builder = Callable[..., Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A path of times, the solver that walks it, and the evaluations it costs per sample."""
+
+    path: Tensor
+    solver: Solver
+    again: Solver | None
+    nfe: int
+
+
+def plan(
+    process: Process,
+    *,
+    solver: str | Solver = "heun",
+    nfe: int | None = None,
+    grid: str | Builder | Tensor = "natural",
+    level: float | None = None,
+    again: Solver | None = None,
+) -> Plan:
+    """The longest path whose cost is at most `nfe` evaluations (20 unless given).
+
+    `grid` is a builder, called as `grid(process, steps, high=level)` (without `high` where `level` is None), the name
+    of one, or a path itself, which is taken whole. `level` is the level to start from.
+    Raises: ValueError where not even one step fits, or a given path costs more than `nfe`.
+    """
+    if isinstance(solver, str):
+        solver = pick(solver, SOLVERS, "solver")()
+    if isinstance(grid, Tensor):
+        if level is not None:
+            raise ValueError("give either a path of times or a level to start from, not both")
+        spent = cost(grid, solver, again)
+        if nfe is not None and spent > nfe:
+            raise ValueError(f"this path costs {spent} evaluations but nfe={nfe}; shorten it or raise nfe")
+        return Plan(grid, solver, again, spent)
+    nfe = 20 if nfe is None else nfe
+    if nfe < 1:
+        raise ValueError(f"nfe counts evaluations of the denoiser and must be at least 1, got {nfe}")
+    build = named_grid(grid) if isinstance(grid, str) else grid
+    high = {} if level is None else {"high": level}
+    for steps in range(nfe, 0, -1):
+        path = build(process, steps, **high)
+        spent = cost(path, solver, again)
+        if spent <= nfe:
+            return Plan(path, solver, again, spent)
+    raise ValueError(f"one step of {type(solver).__name__} on this grid costs {spent} evaluations, more than nfe={nfe}")
+
+
+def _slice(cond: Any, i: int, j: int, n: int) -> Any:
+    """The rows `i` to `j` of a condition: of every tensor in it that has one entry for each of `n` samples."""
+    if isinstance(cond, Tensor):
+        return cond[i:j] if cond.ndim and len(cond) == n else cond
+    if isinstance(cond, tuple) and hasattr(cond, "_fields"):
+        return type(cond)(*(_slice(c, i, j, n) for c in cond))
+    return cond
+
+
+def _start(start: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    start = start.to(dtype)
+    if tuple(start.shape) == tuple(shape[1:]):
+        start = start[None]
+    if tuple(start.shape[1:]) != tuple(shape[1:]) or len(start) not in (1, shape[0]):
+        raise ValueError(
+            f"start has shape {tuple(start.shape)}; it must be one sample {tuple(shape[1:])} or {shape[0]} of them"
+        )
+    if not bool(start.isfinite().all()):
+        raise ValueError("start holds values that are not finite")
+    return start
+
+
+def generate(
+    process: Process,
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    *,
+    solver: str | Solver = "heun",
+    nfe: int | None = None,
+    seed: int = 0,
+    cond: Any = None,
+    grid: str | Builder | Tensor = "natural",
+    start: Tensor | None = None,
+    level: float | None = None,
+    again: Solver | None = None,
+    s_noise: float = 1.0,
+    first: int = 0,
+    batch: int = 256,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    to: str | Path | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """Draw samples of `shape` `(n, *data)`; row `i` depends on `(seed, first + i)` alone, whatever the `batch`.
+
+    Spends at most `nfe` evaluations of the denoiser per sample (20 unless given; a path given as `grid` is walked
+    whole); the result's attribute `nfe` says how many it spent. `start` holds clean data, one for all rows or one
+    each, which are noised to the path's first time in place of a draw from the prior; `level` is the level to start
+    from (SDEdit). `cond` is passed to the denoiser, tensors of length n split with the batch. `to` is a `.npy` file
+    to write while drawing, for more samples than memory holds; the result is then a view of that file.
+    Raises: ValueError for a bad budget, shape or name; FloatingPointError naming the first step whose state was not
+    finite.
+    Source: Meng et al. 2022, for `start`. [meng2022sdedit]
+    """
+    n, *event = (int(v) for v in shape)
+    if n < 1 or batch < 1:
+        raise ValueError(f"need at least one sample and a batch of at least one, got n={n}, batch={batch}")
+    if level is not None and start is None:
+        raise ValueError("a level to start from goes with clean data to start from: give start=")
+    route = plan(process, solver=solver, nfe=nfe, grid=grid, level=level, again=again)
+    if start is not None:
+        start = _start(start, shape, dtype).to(device)
+    with _Output(n, event, dtype, to) as out, _bar(n, len(route.path), progress) as advance:
+        for i in range(0, n, batch):
+            j = min(i + batch, n)
+            rng = rows(seed, first + i, first + j, device)
+            if start is None:
+                x = process.prior((j - i, *event), rng, dtype)
+            else:
+                clean = start.expand(n, *event)[i:j]
+                x = process.perturb(clean, route.path[0], rng)
+            field = Reverse(process, denoiser, _slice(cond, i, j, n), s_noise)
+            out.put(i, j, _walk(field, x, route, rng, partial(advance, j - i)))
+    result = out.result
+    result.nfe = route.nfe  # type: ignore[attr-defined]
+    return result
+
+
+@torch.no_grad()
+def _walk(field: Reverse, x: Tensor, route: Plan, rng: Any, advance: Callable[[], None]) -> Tensor:
+    """Walk the path; the first bad step is noted on the device and read once, at the end."""
+    bad = torch.full((), -1, dtype=torch.int64, device=x.device)
+    for k, (_, state) in enumerate(integrate(field, x, route.path, route.solver, rng, route.again)):
+        x = state
+        bad = torch.where((bad < 0) & ~x.isfinite().all(), k, bad)
+        advance()
+    if (k := int(bad)) >= 0:
+        raise FloatingPointError(
+            f"the state is not finite after step {k} of {len(route.path) - 1} (time {route.path[k]:.6g}); "
+            "check the denoiser there, or use a finer grid"
+        )
+    return x
+
+
+class _Output:
+    """Where samples go: a tensor, or a file that takes its name only when it is whole."""
+
+    def __init__(self, n: int, event: list[int], dtype: torch.dtype, to: str | Path | None):
+        self.path = None if to is None else Path(to)
+        if self.path is not None and self.path.suffix != ".npy":
+            raise ValueError(f"samples stream to a .npy file, got {str(to)!r}")
+        self.part = None if self.path is None else self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self.tensor = torch.empty(n, *event, dtype=dtype) if self.part is None else self._open((n, *event), dtype)
+
+    def _open(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        assert self.part is not None
+        kind = torch.empty(0, dtype=dtype).numpy().dtype
+        return torch.from_numpy(np.lib.format.open_memmap(self.part, mode="w+", dtype=kind, shape=shape))
+
+    def put(self, i: int, j: int, x: Tensor) -> None:
+        if tuple(x.shape[1:]) != tuple(self.tensor.shape[1:]):
+            raise ValueError(f"the walk ended in shape {tuple(x.shape[1:])}, not {tuple(self.tensor.shape[1:])}")
+        self.tensor[i:j] = x.to("cpu", non_blocking=False)
+
+    def __enter__(self) -> _Output:
+        return self
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        if self.part is None or self.path is None:
+            return
+        if kind is not None:
+            self.part.unlink(missing_ok=True)
+            return
+        os.replace(self.part, self.path)
+
+    @property
+    def result(self) -> Tensor:
+        return self.tensor
+
+
+def _bar(n: int, steps: int, show: bool) -> Any:
+    """A context that gives a function to call with the rows just moved one step."""
+    if not show:
+        return nullcontext(lambda rows: None)
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    class Bar(Progress):
+        def __enter__(self) -> Any:
+            super().__enter__()
+            task = self.add_task("sampling", total=n)
+            return lambda rows: self.advance(task, rows / steps)
+
+    return Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+
+

@@ -1,0 +1,62 @@
+"""Regression on the process's target: denoising, flow matching and the PFGM++ objective are one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..network.embed import condition
+from ..process.base import Isotropic
+from ..rng import Rng, uniform
+from .augment import Augment
+from .base import Batch, Objective
+from .laws import Balanced, LogNormal, Times, Weight
+
+
+@dataclass(frozen=True)
+class Matching(Objective):
+    """`weight(t) |denoiser(x_t, t, cond) - target|^2`, averaged over the data's dimensions, one number per sample.
+
+    `times` draws the times and `weight` weighs them. PFGM++ is aligned with diffusion by `r = t sqrt(D)`, which its
+    process carries: laws and weights tuned at `D = inf` hold at every D. A share `label_dropout` of the rows loses its
+    class label, which trains the unconditional model beside the conditional one. `augment` deforms images and tells
+    the network how (its labels reach it as `Condition.augment`), so that samples, drawn with none, show no trace.
+    Source: Karras et al. 2022, Eq. 8; Xu et al. 2023, Alg. 2. [karras2022edm] [xu2023pfgmpp]
+    """
+
+    process: Isotropic
+    times: Times = field(default_factory=LogNormal)
+    weight: Weight = field(default_factory=Balanced)
+    label_dropout: float = 0.1
+    augment: Augment | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_dropout <= 1:
+            raise ValueError(f"label_dropout is a probability, got {self.label_dropout}")
+
+    def __call__(self, models: Mapping[str, Any], batch: Batch, rng: Rng) -> Tensor:
+        """Losses `(b,)` of `models["denoiser"]`; the batch carries clean data and their class labels, if any."""
+        x0, cond = self.prepare(batch, rng)
+        t = self.times(self.process, x0, rng)
+        return self.at(models["denoiser"], x0, t, cond, rng)
+
+    def prepare(self, batch: Batch, rng: Rng) -> tuple[Tensor, Any]:
+        """The clean data, augmented, and their condition, with labels dropped."""
+        x0, cond = batch.x, condition(batch.cond)
+        if cond.label is not None and self.label_dropout > 0:
+            keep = uniform(torch.empty(len(x0), device=x0.device), rng) >= self.label_dropout
+            cond = cond._replace(label=torch.where(keep, cond.label, -1))
+        if self.augment is not None:
+            x0, how = self.augment(x0, rng)
+            cond = cond._replace(augment=how)
+        return x0, None if all(c is None for c in cond) else cond
+
+    def at(self, denoiser: Any, x0: Tensor, t: Tensor, cond: Any, rng: Rng) -> Tensor:
+        """Losses `(b,)` at given times `(b,)`."""
+        x = self.process.perturb(x0, t, rng)
+        error = denoiser(x, t, cond) - self.process.target(x, t, x0)
+        return self.weight(self.process, t) * error.square().flatten(1).mean(1)

@@ -1,0 +1,163 @@
+"""What a process is: how data dissolve, and the flow that brings them back.
+
+A process is a frozen value with no weights and no device. Its state at time `t` is `x_t = A_t x_0 + R_t eps` with
+`eps` from a fixed law; see docs/equation.md. Times are the process's own; a *level* is `sigma / alpha`, the noise in
+units of the data, and serves as the common clock of all processes.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..linear import Linear, Scalar, expand
+from ..rng import Rng, device_of, normal
+
+
+class Process(ABC):
+    """How data dissolve as `t` runs from `span[0]` (least noise) to `span[1]` (most), and the flow back.
+
+    Shapes: data `x0` are `(B, *data)`; a time is `()`, shared by all rows, or `(B,)`.
+    """
+
+    span: tuple[float, float]
+
+    @abstractmethod
+    def prior(self, shape: Sequence[int], rng: Rng, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Draw `x_T` at `T = span[1]`, of `shape` `(B, *data)`, on the generator's device."""
+
+    @abstractmethod
+    def prior_log_prob(self, x: Float[Tensor, "B *data"]) -> Float[Tensor, " B"]:
+        """The log-density of `prior` at `x`, in nats."""
+
+    @abstractmethod
+    def perturb(self, x0: Float[Tensor, "B *data"], t: Tensor, rng: Rng) -> Tensor:
+        """Draw `x_t` from its law given `x_0 = x0`: a state."""
+
+    @abstractmethod
+    def log_kernel(
+        self, x: Float[Tensor, "B *data"], t: Tensor, x0: Float[Tensor, "M *data"]
+    ) -> Float[Tensor, "B M"]:
+        """`log p_t(x_b | x0_m)` up to a term that does not depend on `x0`."""
+
+    def target(self, x: Tensor, t: Tensor, x0: Tensor) -> Tensor:
+        """What a denoiser of this process predicts the mean of: `x0`, unless a process says otherwise."""
+        return x0
+
+    @abstractmethod
+    def velocity(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """`dx/dt` of the deterministic flow through `x`, given `y = E[target | x_t = x]`."""
+
+    @abstractmethod
+    def level(self, t: Tensor) -> Tensor:
+        """The noise level `sigma_t / alpha_t`: standard deviation (or scale) of the noise, in units of the data."""
+
+    @abstractmethod
+    def time(self, level: Tensor) -> Tensor:
+        """The time at which the noise has this `level`: the inverse of `level`."""
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """The logarithm of the signal-to-noise ratio `alpha_t^2 / sigma_t^2`."""
+        return -2 * self.level(t).log()
+
+    def diffuse(self, x: Tensor, s: Tensor, t: Tensor, rng: Rng) -> Tensor:
+        """Draw `x_t` given `x_s = x`, for `t >= s`: the upward move of Restart and churn, exact in law.
+
+        Raises: TypeError where the process has no kernel between two noisy times.
+        """
+        raise TypeError(f"{type(self).__name__} has no kernel between two noisy times, so it cannot be diffused upward")
+
+    def transition(self, t: Tensor, s: Tensor) -> Linear:
+        """`Psi(t, s) = A_t A_s^-1`: how the mean moves from time `s` (second argument) to time `t` (first).
+
+        Raises: TypeError where the mean does not move linearly.
+        """
+        raise TypeError(f"{type(self).__name__} is not a location-scale process, so it has no transition map")
+
+    def score(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """The gradient of `log p_t` at `x`, given `y = E[x_0 | x_t = x]`, where one follows from the other.
+
+        Raises: TypeError where it does not.
+        """
+        raise TypeError(
+            f"the score of {type(self).__name__} does not follow from E[x_0 | x_t]; "
+            "`velocity` gives its flow, and `Empirical(process, data).score` the exact score of a finite data set"
+        )
+
+
+class Isotropic(Process):
+    """`x_t = alpha_t x_0 + sigma_t eps`, with `eps` from one rotation-invariant law: two curves and a profile."""
+
+    @abstractmethod
+    def alpha(self, t: Tensor) -> Tensor:
+        """The signal's scale at `t`."""
+
+    @abstractmethod
+    def sigma(self, t: Tensor) -> Tensor:
+        """The noise's scale at `t`."""
+
+    @abstractmethod
+    def log_profile(self, d2: Tensor, t: Tensor, n: int) -> Tensor:
+        """The log-kernel, 0 at its centre, at `d2 = |x - alpha_t x_0|^2` in `n` dimensions; `t` broadcasts to `d2`."""
+
+    @abstractmethod
+    def log_peak(self, t: Tensor, n: int) -> Tensor:
+        """The log-kernel at its centre, in `n` dimensions: what makes `log_profile` a normalised log-density."""
+
+    def slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`(alpha'_t, sigma'_t)`. A hook: by differentiating the curves, unless a process knows a closed form."""
+        one = torch.ones_like(t)
+        return torch.func.jvp(self.alpha, (t,), (one,))[1], torch.func.jvp(self.sigma, (t,), (one,))[1]
+
+    def log_kernel(self, x: Tensor, t: Tensor, x0: Tensor) -> Tensor:
+        a = expand(self.alpha(t), x)
+        d2 = torch.stack([(x - a * row).flatten(1).square().sum(1) for row in x0], 1)
+        return self.log_profile(d2, t[:, None] if t.ndim else t, x[0].numel())
+
+    def prior_log_prob(self, x: Tensor) -> Tensor:
+        t, n = torch.tensor(self.span[1], dtype=torch.float64), x[0].numel()
+        return self.log_profile(x.flatten(1).square().sum(1), t, n) + self.log_peak(t, n)
+
+    def prior(self, shape: Sequence[int], rng: Rng, dtype: torch.dtype = torch.float32) -> Tensor:
+        x0 = torch.zeros(*shape, dtype=dtype, device=device_of(rng))
+        return self.perturb(x0, torch.tensor(self.span[1], dtype=torch.float64), rng)
+
+    def noise(self, like: Tensor, rng: Rng) -> Tensor:
+        """Draw `eps`, shaped like the batch `like`."""
+        return normal(like, rng)
+
+    def perturb(self, x0: Tensor, t: Tensor, rng: Rng) -> Tensor:
+        return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * self.noise(x0, rng)
+
+    def eps(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """The noise that carries `y` to `x` at `t`: `(x - alpha_t y) / sigma_t`."""
+        return (x - expand(self.alpha(t), x) * y) / expand(self.sigma(t), x)
+
+    def velocity(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """`alpha'_t y + sigma'_t eps`: the slope of the path along which `y` and `eps` stay fixed."""
+        alpha, sigma = self.alpha(t), self.sigma(t)
+        d_alpha, d_sigma = self.slopes(t)
+        rate = d_sigma / sigma
+        return expand(rate, x) * x + expand(d_alpha - rate * alpha, x) * y
+
+    def transition(self, t: Tensor, s: Tensor) -> Linear:
+        return Scalar(self.alpha(t) / self.alpha(s))
+
+    def root(self, t: Tensor) -> Linear:
+        """`R_t`, the map that turns `eps` into the noise of `x_t`."""
+        return Scalar(self.sigma(t))
+
+    def level(self, t: Tensor) -> Tensor:
+        return self.sigma(t) / self.alpha(t)
+
+
+def check_span(span: tuple[float, float]) -> None:
+    """Raise a ValueError unless `span` is an increasing pair of finite numbers, the first of them >= 0."""
+    low, high = span
+    if not (math.isfinite(low) and math.isfinite(high) and 0 <= low < high):
+        raise ValueError(f"span must be (least, most) noise with 0 <= least < most, got {span}")

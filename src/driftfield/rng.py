@@ -1,0 +1,121 @@
+"""Randomness as an argument: the only file that draws.
+
+An `Rng` is one generator, or one generator per row of the batch. With one per row, made by `rows(seed, ...)`, the
+noise of row `i` depends on `(seed, i)` alone: the same sample comes out whatever the batch split or number of
+processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Rng = torch.Generator | Sequence[torch.Generator]
+
+_MASK = 0xFFFFFFFF
+
+
+def _mix(x: int) -> int:
+    """A bijection of 32-bit integers that scatters neighbours (two rounds of multiply and xor-shift)."""
+    x &= _MASK
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _MASK
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & _MASK
+    return x ^ (x >> 16)
+
+
+def seeded(seed: int, *keys: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator that depends on `seed` and `keys` alone.
+
+    The CPU generator keeps only 32 bits of a seed, so a hash of many keys would collide after some 60,000 of them.
+    The last key therefore enters by a bijection: up to 2^32 values of it, the rest held fixed, give distinct streams.
+    Raises: ValueError for a negative seed or key.
+    """
+    if seed < 0 or any(k < 0 for k in keys):
+        raise ValueError(f"seed and keys must be >= 0, got {(seed, *keys)}")
+    *head, last = (seed, *keys)
+    state = 0x9E3779B9
+    for key in head:
+        while True:
+            state = _mix(state * 31 + key + 0x85EBCA6B)
+            key >>= 32
+            if not key:
+                break
+    generator = torch.Generator(device)
+    generator.manual_seed(_mix((last + state) & _MASK) if head else last)
+    return generator
+
+
+def rows(seed: int, start: int, stop: int, device: torch.device | str = "cpu") -> list[torch.Generator]:
+    """One generator for each of the rows `start, ..., stop - 1`: row `i` draws from `(seed, i)` alone."""
+    return [seeded(seed, i, device=device) for i in range(start, stop)]
+
+
+def device_of(rng: Rng) -> torch.device:
+    """The device an `Rng` draws on."""
+    return rng.device if isinstance(rng, torch.Generator) else rng[0].device
+
+
+def _fill(out: Tensor, rng: Rng, draw: str) -> Tensor:
+    if isinstance(rng, torch.Generator):
+        getattr(out, draw)(generator=rng)
+        return out
+    if len(rng) != len(out):
+        raise ValueError(f"{len(rng)} generators for a batch of {len(out)} rows; give one per row, or a single one")
+    for row, generator in zip(out, rng, strict=True):
+        getattr(row, draw)(generator=generator)
+    return out
+
+
+def _blank(like: Tensor) -> Tensor:
+    return torch.empty_like(like, requires_grad=False, memory_format=torch.contiguous_format)
+
+
+def normal(like: Tensor, rng: Rng) -> Tensor:
+    """Standard normal draws with the shape, dtype and device of `like`. Its first axis is the rows."""
+    return _fill(_blank(like), rng, "normal_")
+
+
+def uniform(like: Tensor, rng: Rng) -> Tensor:
+    """Uniform draws on [0, 1) with the shape, dtype and device of `like`. Its first axis is the rows."""
+    return _fill(_blank(like), rng, "uniform_")
+
+
+def integers(like: Tensor, high: int, rng: Rng) -> Tensor:
+    """Integers from 0 to `high - 1`, int64, with the shape and device of `like`. Its first axis is the rows."""
+    if high < 1:
+        raise ValueError(f"integers below {high} do not exist; high must be at least 1")
+    out = torch.empty(like.shape, dtype=torch.int64, device=like.device)
+    if isinstance(rng, torch.Generator):
+        return out.random_(high, generator=rng)
+    for row, generator in zip(out, rng, strict=True):
+        row.random_(high, generator=generator)
+    return out
+
+
+def gamma(shape: float, like: Tensor, rng: Rng) -> Tensor:
+    """Gamma(shape, 1) draws with the shape and device of `like`, always in float64.
+
+    float64 because at a small `shape` a draw is like `u^(1/shape)`, below what float32 can hold.
+    Source: Marsaglia and Tsang 2000, as torch implements it.
+    """
+    if not 0 < shape < float("inf"):
+        raise ValueError(f"a gamma law needs a finite shape > 0, got {shape}")
+    concentration = torch.full(like.shape, shape, dtype=torch.float64, device=like.device)
+    if isinstance(rng, torch.Generator):
+        return torch._standard_gamma(concentration, generator=rng)
+    if len(rng) != len(like):
+        raise ValueError(f"{len(rng)} generators for a batch of {len(like)} rows; give one per row, or a single one")
+    draws = [torch._standard_gamma(c, generator=g) for c, g in zip(concentration, rng, strict=True)]
+    return torch.stack(draws)
+
+
+def chi_square(freedom: float, like: Tensor, rng: Rng) -> Tensor:
+    """Chi-square draws with `freedom` > 0 degrees, any real number, in float64: twice a Gamma(freedom / 2, 1)."""
+    return 2 * gamma(freedom / 2, like, rng)
+
+
+def permutation(n: int, rng: torch.Generator) -> Tensor:
+    """The numbers 0 to `n - 1` in random order, int64 `(n,)`, on the generator's device."""
+    return torch.randperm(n, generator=rng, device=rng.device)
