@@ -5,10 +5,8 @@ Names are imported when first used, so that `import driftfield` costs nothing.
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Any
-
-__version__ = metadata.version("driftfield")
 
 _HOME = {
     "process.gaussian": ["EDM", "VE", "VP", "Rectified", "SubVP"],
@@ -38,6 +36,10 @@ __all__ = sorted(_WHERE)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("driftfield")
     if name not in _WHERE:
         raise AttributeError(f"module 'driftfield' has no attribute {name!r}")
     return getattr(import_module(f".{_WHERE[name]}", __name__), name)

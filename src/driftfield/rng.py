@@ -7,7 +7,8 @@ processes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -119,3 +120,22 @@ def chi_square(freedom: float, like: Tensor, rng: Rng) -> Tensor:
 def permutation(n: int, rng: torch.Generator) -> Tensor:
     """The numbers 0 to `n - 1` in random order, int64 `(n,)`, on the generator's device."""
     return torch.randperm(n, generator=rng, device=rng.device)
+
+
+@contextmanager
+def ambient(seed: int, *keys: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Within it, draws that take no generator (dropout layers) depend on `seed` and `keys` alone.
+
+    The default generators are restored afterwards, so the rest of the program sees no difference.
+    """
+    generators = [torch.default_generator]
+    if torch.device(device).type == "cuda":
+        generators.append(torch.cuda.default_generators[torch.device(device).index or 0])
+    kept = [g.get_state() for g in generators]
+    try:
+        for g in generators:
+            g.manual_seed(seeded(seed, *keys).initial_seed())
+        yield
+    finally:
+        for g, state in zip(generators, kept, strict=True):
+            g.set_state(state)

@@ -131,8 +131,8 @@ def _root(cov: Tensor, width: int) -> Tensor:
             f"a covariance has no negative eigenvalue, but the least is {least:.3g} and the largest "
             f"{float(value[-1]):.3g}; compute it in float64, or give the features to `frechet`"
         )
-    value = torch.where(value > bound, value, 0.0)
-    return value.sqrt()[:, None] * vector.T
+    root: Tensor = torch.where(value > bound, value, 0.0).sqrt()[:, None] * vector.T
+    return root
 
 
 def _short(x: Tensor) -> Tensor:

@@ -70,7 +70,8 @@ def _tiles(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
     step = max(1, _TILE // len(y))
     for start in range(0, len(x), step):
         at = slice(start, min(start + step, len(x)))
-        yield at, (x[at] @ y.T / x.shape[1] + 1) ** 3
+        k = (x[at] @ y.T).div_(x.shape[1]).add_(1)
+        yield at, k.square().mul_(k)
 
 
 def _within(x: Tensor) -> _Within:

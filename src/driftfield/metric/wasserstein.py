@@ -36,16 +36,17 @@ def sliced_wasserstein(a: Tensor, b: Tensor, rng: Rng, projections: int = 256) -
     at_a, at_b, weight = _pairs(len(a), len(b))
     at_a, at_b, weight = at_a.to(a.device), at_b.to(a.device), weight.to(a.device)
     step = max(1, _TILE // len(weight))
-    squares = torch.cat(
-        [
-            ((a @ u.T).sort(0).values[at_a] - (b @ u.T).sort(0).values[at_b]).square().T @ weight
-            for u in torch.split(lines, step)
-        ]
-    )
+    squares = torch.cat([_squares(u @ a.T, u @ b.T, at_a, at_b, weight) for u in torch.split(lines, step)])
     value = math.sqrt(float(squares.mean()))
     if value == 0:  # every square is 0
         return 0.0, 0.0
     return value, float(squares.std()) / math.sqrt(projections) / (2 * value)
+
+
+def _squares(a: Tensor, b: Tensor, at_a: Tensor, at_b: Tensor, weight: Tensor) -> Tensor:
+    """The squared distance along each line, `(L,)`, of values `(L, n)` and `(L, m)`."""
+    a, b = (x.sort(1).values[:, at] for x, at in ((a, at_a), (b, at_b)))
+    return (a - b).square() @ weight
 
 
 def _pairs(n: int, m: int) -> tuple[Tensor, Tensor, Tensor]:

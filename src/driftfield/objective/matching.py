@@ -59,4 +59,5 @@ class Matching(Objective):
         """Losses `(b,)` at given times `(b,)`."""
         x = self.process.perturb(x0, t, rng)
         error = denoiser(x, t, cond) - self.process.target(x, t, x0)
-        return self.weight(self.process, t) * error.square().flatten(1).mean(1)
+        losses: Tensor = self.weight(self.process, t) * error.square().flatten(1).mean(1)
+        return losses

@@ -23,6 +23,13 @@ class ScalarGaussian(Isotropic, GaussianProcess):
     def log_profile(self, d2: Tensor, t: Tensor, n: int) -> Tensor:
         return -d2 / (2 * self.sigma(t).square())
 
+    @property
+    def freedom(self) -> float:
+        return math.inf
+
+    def log_drop(self, d2: Tensor, rise: Tensor, t: Tensor, n: int) -> Tensor:
+        return self.log_profile(rise, t, n)
+
     def log_peak(self, t: Tensor, n: int) -> Tensor:
         return -n * (self.sigma(t).log() + math.log(2 * math.pi) / 2)
 

@@ -1,0 +1,10 @@
+"""Recipes with a name: one file each, with the number to expect in its docstring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..recipe import Recipe
+from .digits import digits
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"digits": digits}

@@ -1,0 +1,22 @@
+"""`driftfield recipes`: what can be trained by name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def recipes(json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False) -> None:
+    """List the names that `driftfield train` knows."""
+    import json as js
+
+    from ..data.recognise import NAMES
+
+    lines = {name: (kind.__doc__ or "").strip().splitlines()[0] for name, kind in NAMES.items()}
+    if json:
+        print(js.dumps([{"name": name, "about": about} for name, about in lines.items()]))
+        return
+    width = max(map(len, lines))
+    for name, about in lines.items():
+        print(f"{name:<{width}}  {about}")

@@ -1,0 +1,53 @@
+"""`driftfield sample`: from a trained model to files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+
+def sample(
+    run: Annotated[Path, typer.Argument(help="Run folder or weights file")],
+    n: Annotated[int, typer.Option("-n", "--number", help="Number of samples")] = 64,
+    out: Annotated[Optional[Path], typer.Option(help="Folder to write to [RUN/samples-SEED]")] = None,
+    cond: Annotated[Optional[str], typer.Option(help="Class to draw: a name, an index, or a comma-separated cycle")] = None,
+    seed: Annotated[int, typer.Option(help="Seed; sample i depends on it and on i alone")] = 0,
+    nfe: Annotated[Optional[int], typer.Option(help="Most network evaluations per sample [recipe's]")] = None,
+    solver: Annotated[Optional[str], typer.Option(help="Solver: euler, heun, rk4 [recipe's]")] = None,
+    grid: Annotated[Optional[str], typer.Option(help="Grid: natural, karras, geometric, uniform, power [recipe's]")] = None,
+    start: Annotated[Optional[Path], typer.Option(help="Image or .npy sample to start from, noised to --level")] = None,
+    level: Annotated[Optional[float], typer.Option(help="Noise level to start from, in units of the model's data")] = None,
+    batch: Annotated[int, typer.Option(help="Samples drawn at once")] = 256,
+    device: Annotated[Optional[str], typer.Option(help="cpu, cuda, ... [cuda if there is one]")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write into a folder that already holds samples")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON record")] = False,
+) -> None:
+    """Draw samples from a trained model: pictures and a grid, or arrays, as fits the data."""
+    import json as js
+
+    from ..report.draw import draw
+
+    record = draw(
+        run,
+        n=n,
+        out=out,
+        cond=cond,
+        seed=seed,
+        nfe=nfe,
+        solver=solver,
+        grid=grid,
+        start=start,
+        level=level,
+        batch=batch,
+        device=device,
+        force=force,
+        progress=not json,
+    )
+    if json:
+        print(js.dumps(record))
+        return
+    print(f"{record['n']} samples at {record['nfe']} evaluations each in {record['seconds']:.1f} s: {record['out']}")
+    for file in record["files"]:
+        print(f"  {file}")

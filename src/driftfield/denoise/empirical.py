@@ -1,0 +1,271 @@
+"""The exact denoiser of a finite set of data: every datum, weighted by the kernel at `x`, streamed like attention.
+
+Squared distances come from one matrix product per tile, `|x - a y|^2 = |z|^2 - 2 a z.u + a^2 |u|^2` with `z` and `u`
+measured from the data's centre. Its rounding error, about `eps |z| |u|`, is divided by `sigma^2` in a log-weight, so
+at small noise the product alone cannot rank near neighbours in float32. Hence, for every row,
+
+1. the nearest few data are recomputed by differences in float64, which also *measures* the error of the product;
+2. if, within that error, all other data together weigh less than rounding, the few are the whole posterior;
+3. otherwise the streamed sums are used, if the measured error cannot move the mean by 1e-4 of the data's scale;
+4. rows for which neither holds (a crowd of near-duplicates at tiny noise) run again in float64.
+
+Step 4 makes the host wait for one flag per call; input in float64 needs no such flag.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..process.base import Isotropic
+
+_NEAREST = 16  # data per row that are recomputed
+_ROWS = 1024  # rows at a time: a tile of distances is then 8 MiB in float32
+_GATHER = 1 << 20  # numbers gathered at a time: 8 MiB in float64
+_SAFETY = 4  # from the largest error among 16 to the largest among a million: normal errors give 5.2 / 1.8
+_TOLERANCE = 400  # units of rounding: 5e-5 of the data's scale in float32
+
+
+@dataclass(frozen=True, eq=False)
+class Empirical:
+    """The mean of `x_0` given `x_t = x`, when `x_0` is one of `data`, all equally likely.
+
+    Shapes: `data` is `(M, *data)`; `labels`, if given, `(M,)` int64 classes >= 0; `x` is `(B, *data)`; `t` is `()` or
+            `(B,)` and not 0; `cond` is `()` or `(B,)` int64: only data of that class count, and -1 means all.
+    Exact:  in float64 to rounding, in float32 to 1e-4 of the data's root mean square about its mean, for any offset
+            of the data and any noise. Memory beyond the data: a few tensors of 1024 x `tile` and of `tile` x N.
+    Raises: TypeError for a process that is not isotropic; ValueError for shapes, labels or conditions that do not fit.
+    Source: Xu et al. 2023, App. A (STF); the law of each process in place of the Gaussian. [xu2023stf]
+    """
+
+    process: Isotropic
+    data: Tensor
+    labels: Tensor | None = None
+    tile: int = 2048
+    _origin: Tensor | None = field(init=False, repr=False)  # (N,) float64, or None where centring gains nothing
+    _norms: Tensor = field(init=False, repr=False)  # (M,) float64, squared and from the origin
+    _scale: Tensor = field(init=False, repr=False)  # (), root of the mean squared distance from the mean
+    _counts: Tensor | None = field(init=False, repr=False)  # (C,) float64, data in each class
+
+    def __post_init__(self) -> None:
+        if not hasattr(self.process, "log_drop"):
+            raise TypeError(f"Empirical needs an isotropic process, got {type(self.process).__name__}")
+        if self.data.ndim < 2 or not len(self.data) or not self.data.is_floating_point():
+            raise ValueError(f"data must be real, (M, *data) with M >= 1, got {self.data.dtype} {self._shape()}")
+        if self.tile < 1:
+            raise ValueError(f"a tile holds at least one datum, got tile={self.tile}")
+        m = len(self.data)
+        mean = torch.stack([rows.sum(0, dtype=torch.float64) for _, rows in self._raw()]).sum(0) / m
+        spread = torch.stack([(rows - mean).square().sum() for _, rows in self._raw()]).sum() / m
+        # Within two spreads of 0 the data are centred well enough, and no tile needs to be copied.
+        off = bool(mean.square().sum() > 4 * spread)
+        origin = mean.to(self.data.dtype).double() if off else None  # rounded: the same number in every precision
+        centre = torch.zeros_like(mean) if origin is None else origin
+        norms = torch.cat([(rows - centre).square().sum(1) for _, rows in self._raw()])
+        counts = None
+        if self.labels is not None:
+            if self.labels.shape != (m,) or self.labels.dtype != torch.int64 or bool((self.labels < 0).any()):
+                raise ValueError(f"labels must be ({m},) int64 and >= 0, got {self.labels.dtype} {self._shape(True)}")
+            counts = self.labels.bincount().double()
+        for name, value in (("_origin", origin), ("_norms", norms), ("_scale", spread.sqrt()), ("_counts", counts)):
+            object.__setattr__(self, name, value)
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """`E[x_0 | x_t = x]`, shaped and typed like `x`; the arithmetic is in float32 or higher."""
+        cond = self._check(x, t, cond)
+        work = torch.promote_types(x.dtype, torch.float32)
+        y, _, sound = self._posterior(x.to(work), t, cond, x[0].numel())
+        if work != torch.float64 and not bool(sound.all()):
+            rows = (~sound).nonzero()[:, 0]
+            at = (x[rows].double(), t[rows] if t.ndim else t, None if cond is None else cond[rows])
+            y = y.index_copy(0, rows, self._posterior(*at, x[0].numel())[0])
+        return y.to(x.dtype).reshape(x.shape)
+
+    def log_prob(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """The log-density of `x_t` at `x`, the mean of the kernels around the data: `(B,)`, nats, through float64."""
+        cond = self._check(x, t, cond)
+        return self._posterior(x.double(), t, cond, x[0].numel())[1].to(x.dtype)
+
+    def score(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """The gradient of `log_prob` in `x`, at any law of the noise, shaped and typed like `x`, through float64.
+
+        The kernel of a mixture of Gaussians in `n` dimensions has the slope `k_n' = -pi k_(n+2)` in its squared
+        radius, so the score is `-2 pi p_(n+2) / p_n (x - alpha y_(n+2))`: the same sums with two dimensions more.
+        Source: differentiate the Gaussian, then mix.
+        """
+        cond, n = self._check(x, t, cond), x[0].numel()
+        x64, a = x.double().flatten(1), self.process.alpha(_column(t))
+        y, above, _ = self._posterior(x64, t, cond, n + 2)
+        _, below, _ = self._posterior(x64, t, cond, n)
+        return (-2 * math.pi * (above - below).exp()[:, None] * (x64 - a * y)).to(x.dtype).reshape(x.shape)
+
+    def _shape(self, labels: bool = False) -> tuple[int, ...]:
+        return tuple(self.labels.shape if labels and self.labels is not None else self.data.shape)
+
+    def _check(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor | None:
+        """Refuse what does not fit; the condition comes back as `(B,)`."""
+        if x.ndim < 2 or x.shape[1:] != self.data.shape[1:]:
+            raise ValueError(f"x must be (B, {', '.join(map(str, self._shape()[1:]))}), got {tuple(x.shape)}")
+        if t.ndim > 1 or (t.ndim and len(t) != len(x)):
+            raise ValueError(f"t must be one time, or one for each of the {len(x)} rows, got shape {tuple(t.shape)}")
+        if cond is None:
+            return None
+        if self._counts is None:
+            raise ValueError("this Empirical was given no labels, so it takes no condition; pass labels=...")
+        if cond.dtype != torch.int64 or cond.shape not in ((), (len(x),)):
+            raise ValueError(f"a condition is () or ({len(x)},) int64, got {cond.dtype} {tuple(cond.shape)}")
+        known = torch.cat((self._counts, self._counts.new_ones(1)))  # index -1 is the last: every class
+        if not bool(((cond >= -1) & (cond < len(self._counts))).all()) or not bool(known[cond].all()):
+            raise ValueError(f"a condition names a class without data: {sorted(set(cond.flatten().tolist()))}")
+        return cond.expand(len(x))
+
+    def _raw(self) -> Iterator[tuple[int, Tensor]]:
+        """The first index and the rows `(T, N)` of every tile, as they were given."""
+        for start in range(0, len(self.data), self.tile):
+            yield start, self.data[start : start + self.tile].flatten(1)
+
+    def _posterior(self, x: Tensor, t: Tensor, cond: Tensor | None, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        """`_rows` for any number of rows, in the precision of `x`, whatever autocast is in force around it."""
+        with torch.autocast(x.device.type, enabled=False):
+            parts = []
+            for start in range(0, len(x), _ROWS):
+                part = slice(start, start + _ROWS)
+                label = None if cond is None else cond[part]
+                parts.append(self._rows(x[part].flatten(1), t[part] if t.ndim else t, label, n))
+            y, log_prob, sound = (torch.cat(column) for column in zip(*parts, strict=True))
+            return y, log_prob, sound
+
+    def _rows(self, x: Tensor, t: Tensor, cond: Tensor | None, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        """For the kernel in `n` dimensions: the mean `(B, N)` and log-density `(B,)` in float64, and what to trust."""
+        process, m = self.process, len(self.data)
+        time = _column(t)
+        a = process.alpha(time)
+        z = x.double() if self._origin is None else x.double() - a * self._origin
+        base = z.square().sum(1, keepdim=True)
+        sums = self._stream(z, base, time, cond, n, x.dtype)
+        few = self._nearest(x, time, sums, n)
+        with torch.no_grad():
+            alone, sound = self._judge(base, time, sums, few, n, torch.finfo(x.dtype).eps)
+        streamed = sums.mean.double() / sums.mass.double()
+        if self._origin is not None:
+            streamed = streamed + self._origin
+        log_sum = torch.where(
+            alone,
+            process.log_profile(few.least, time, n) + few.log_weight.exp().sum(1, keepdim=True).log(),
+            process.log_profile(sums.floor.double(), time, n) + sums.mass.double().log(),
+        )
+        count: Tensor | float = math.log(m)
+        if cond is not None and self._counts is not None:
+            count = torch.where(cond < 0, m, self._counts[cond.clamp(min=0)]).log()[:, None]
+        log_prob = (log_sum + process.log_peak(time, n) - count)[:, 0]
+        return torch.where(alone, few.mean, streamed), log_prob, sound[:, 0]
+
+    def _stream(self, z: Tensor, base: Tensor, time: Tensor, cond: Tensor | None, n: int, dtype: torch.dtype) -> _Sums:
+        """Sums over all data with running references; squared distances are kept less `base = |z|^2`."""
+        t = time.to(dtype) if time.ndim else time
+        a = self.process.alpha(time)
+        key, square, base = (-2 * a * z).to(dtype), a.square().to(dtype), base.to(dtype)
+        far, few = torch.finfo(dtype).max / 8, min(_NEAREST, len(self.data))
+        mass, power, mean = torch.zeros_like(base), torch.zeros_like(base), torch.zeros_like(key)
+        near, floor = torch.full_like(base, far).expand(-1, few), base
+        index = torch.zeros(near.shape, dtype=torch.int64, device=z.device)
+        for start, rows in self._raw():
+            u = rows.to(dtype)
+            if self._origin is not None:
+                u = (rows.to(torch.promote_types(rows.dtype, dtype)) - self._origin.to(rows.dtype)).to(dtype)
+            norms = self._norms[start : start + len(u)].to(dtype)
+            rise = torch.addmm(square * norms, key, u.mT)
+            match: Tensor | None = None
+            if cond is not None and self.labels is not None:
+                match = (cond[:, None] < 0) | (cond[:, None] == self.labels[start : start + len(u)])
+                rise = rise.where(match, far)
+            low = near[:, :1]
+            best, at = rise.detach().topk(min(few, len(u)), largest=False)
+            near, pick = torch.cat((near, best), 1).topk(few, largest=False)
+            index = torch.cat((index, at + start), 1).gather(1, pick)
+            # The least distance so far carries the largest weight, because every kernel falls with distance.
+            floor = (base + near[:, :1]).clamp(min=0)  # a square, which rounding may take below 0
+            weight = self.process.log_drop(floor, rise - near[:, :1], t, n).exp()
+            if match is not None:
+                weight = weight.where(match, 0)
+            fade = self.process.log_drop(floor, low - near[:, :1], t, n).exp()
+            mass = mass * fade + weight.sum(1, keepdim=True)
+            power = power * fade + (weight @ norms)[:, None]
+            mean = mean * fade + weight @ u
+        guess = self.process.log_drop(floor, near - near[:, :1], t, n)
+        return _Sums(mass, power, mean, floor, near, index, guess)
+
+    def _nearest(self, x: Tensor, time: Tensor, sums: _Sums, n: int) -> _Few:
+        """The nearest few data again, by differences in float64.
+
+        A squared distance less the least one is a product of a difference and a sum, `(r - r') . (r + r')`, which
+        cancels neither close to the data nor very far from them.
+        """
+        parts = []
+        size = max(1, _GATHER // (sums.which.shape[1] * x.shape[1]))
+        for start in range(0, len(x), size):
+            part = slice(start, start + size)
+            t = time[part] if time.ndim else time
+            a = self.process.alpha(t)[..., None]
+            valid = sums.near[part] < torch.finfo(x.dtype).max / 8
+            y = self.data[sums.which[part]].flatten(2).double()
+            r = x[part, None].double() - a * y
+            d2 = r.square().sum(2)
+            at = d2.where(valid, math.inf).argmin(1)
+            row = torch.arange(len(at), device=x.device)
+            rise = -(a * (y - y[row, at][:, None]) * (r + r[row, at][:, None])).sum(2)
+            least = d2[row, at][:, None]
+            log_weight = self.process.log_drop(least, rise, t, n).where(valid, -math.inf)
+            mean = (log_weight.softmax(1)[:, None] @ y)[:, 0]
+            parts.append(_Few(mean, d2, least, log_weight))
+        return _Few(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def _judge(self, base: Tensor, time: Tensor, sums: _Sums, few: _Few, n: int, eps: float) -> tuple[Tensor, Tensor]:
+        """`(B, 1)` each: whether the nearest few are the whole posterior, and whether the result is accurate."""
+        drop, m, reach = self.process.log_drop, len(self.data), self._norms.max()
+        unit = eps * self.process.alpha(time).abs() * (base * reach).sqrt()  # one rounding of the largest product
+        valid = few.log_weight > -math.inf
+        near = sums.near.double()
+        error = (base + near - few.d2).abs().where(valid, 0).amax(1, keepdim=True)
+        beyond = base + near[:, -1:] - torch.maximum(_SAFETY * error, unit) - few.least  # the others are no nearer
+        alone = drop(few.least, beyond.clamp(min=0), time, n) < math.log(eps / m)
+        if near.shape[1] == m:
+            alone = torch.ones_like(alone)
+        shift = sums.guess.double() - few.log_weight  # only its variation matters: weights are relative
+        wander = _SAFETY * (shift.amax(1, keepdim=True) - shift.amin(1, keepdim=True))
+        wander = torch.maximum(wander, -drop(few.least, unit, time, n))
+        share = sums.mean.double() / sums.mass
+        spread = (sums.power.double() / sums.mass - share.square().sum(1, keepdim=True)).clamp(min=0)
+        width = (spread + 4 * eps * reach).sqrt()  # of the posterior, no less than rounding can show
+        return alone, alone | ((wander <= 1) & (wander * width <= _TOLERANCE * eps * self._scale))
+
+
+class _Sums(NamedTuple):
+    """What the stream leaves, for each row: sums relative to the kernel at the least distance, and the nearest few."""
+
+    mass: Tensor  # (B, 1), of weights
+    power: Tensor  # (B, 1), of weights times squared norms
+    mean: Tensor  # (B, N), of weights times data
+    floor: Tensor  # (B, 1), the least squared distance
+    near: Tensor  # (B, k), the least squared distances less `base`, in order
+    which: Tensor  # (B, k), which data these are
+    guess: Tensor  # (B, k), their log-weights relative to the first
+
+
+class _Few(NamedTuple):
+    """The nearest few data of each row, in float64."""
+
+    mean: Tensor  # (B, N), weighted
+    d2: Tensor  # (B, k), squared distances
+    least: Tensor  # (B, 1), the least of them
+    log_weight: Tensor  # (B, k), relative to the least; -inf where the condition leaves fewer data
+
+
+def _column(t: Tensor) -> Tensor:
+    """A time in float64, `()` or `(B, 1)`."""
+    return t.double()[:, None] if t.ndim else t.double()

@@ -1,0 +1,213 @@
+"""Electrostatic processes: data as charges in extra dimensions, whose kernel is Student's t."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..linear import expand
+from ..rng import Rng, chi_square, normal, uniform
+from ..special import Array, invert_laplace, log_gamma_ratio, log_matern_ratio
+from .base import Isotropic, check_span
+from .gaussian import EDM
+
+_LARGEST = 1e16  # of a finite D: beyond it the noise is Gaussian to the eighth digit, and float64 shows no difference
+
+
+class RadialProcess(Isotropic):
+    """`x_t = x_0 + scale g` with `g ~ N(0, I)` and one random `scale` per row: a Gaussian mixture over scales."""
+
+    @abstractmethod
+    def scale(self, t: Tensor, rng: Rng) -> Tensor:
+        """Draw the standard deviation of each row, `(B,)` float64, for times `t` of the same shape and type."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def perturb(self, x0: Tensor, t: Tensor, rng: Rng) -> Tensor:
+        g = normal(x0, rng)  # drawn first, so that processes with the same generator share it
+        return x0 + expand(self.scale(t * _rows(x0), rng).to(torch.result_type(x0, t)), x0) * g
+
+    def noise(self, like: Tensor, rng: Rng) -> Tensor:
+        """Draw the noise of level 1, shaped like the batch `like`."""
+        return self.perturb(torch.zeros_like(like), self.time(torch.ones((), dtype=torch.float64)), rng)
+
+
+@dataclass(frozen=True)
+class PFGMPP(RadialProcess):
+    """Poisson flow in `N + D` dimensions, `D` of them folded into the radius `r = t sqrt(D)`.
+
+    The kernel `(|x - x0|^2 + r^2)^(-(N + D) / 2)` is the multivariate Student t with `D` degrees of freedom, any real
+    number > 0, and scale `t`. `D = 1` is PFGM; `D = inf` is EDM at the same `t`, bit for bit. The noise has a mean
+    for `D > 1` and a variance for `D > 2`; below `D` about 0.3 its rarest draws are too large for float32.
+    Raises: ValueError for `D <= 0`, and for a finite `D` above 1e16, where `inf` says the same.
+    Source: Xu et al. 2023, Sec. 3 and 4. [xu2023pfgmpp]
+    """
+
+    D: float = 128.0
+    span: tuple[float, float] = (0.002, 80.0)
+
+    def __post_init__(self) -> None:
+        check_span(self.span)
+        object.__setattr__(self, "D", float(self.D))
+        if not (0 < self.D <= _LARGEST or self.D == math.inf):
+            raise ValueError(f"D must be in (0, {_LARGEST:g}], or inf for the Gaussian limit, got {self.D}")
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t
+
+    def slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(t), torch.ones_like(t)
+
+    def time(self, level: Tensor) -> Tensor:
+        return level
+
+    def scale(self, t: Tensor, rng: Rng) -> Tensor:
+        return t if self.D == math.inf else t * (self.D / chi_square(self.D, t, rng)).sqrt()
+
+    def log_profile(self, d2: Tensor, t: Tensor, n: int) -> Tensor:
+        """By `log1p` of a small ratio: it becomes the exponent of the Gaussian, also in float32, as `D` grows."""
+        if self.D == math.inf:
+            return EDM(self.span).log_profile(d2, t, n)
+        return -(n + self.D) / 2 * (d2 / (self.D * t.square())).log1p()
+
+    @property
+    def freedom(self) -> float:
+        return self.D
+
+    def log_drop(self, d2: Tensor, rise: Tensor, t: Tensor, n: int) -> Tensor:
+        if self.D == math.inf:
+            return EDM(self.span).log_drop(d2, rise, t, n)
+        return -(n + self.D) / 2 * (rise / (self.D * t.square() + d2)).log1p()
+
+    def log_peak(self, t: Tensor, n: int) -> Tensor:
+        if self.D == math.inf:
+            return EDM(self.span).log_peak(t, n)
+        return log_gamma_ratio(self.D / 2, n / 2) - n * (t.log() + math.log(math.pi * self.D) / 2)
+
+    def score(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        return EDM(self.span).score(x, t, y) if self.D == math.inf else super().score(x, t, y)
+
+    def diffuse(self, x: Tensor, s: Tensor, t: Tensor, rng: Rng) -> Tensor:
+        """Draw `x_t` given `x_s = x`, for `t >= s`: add a Gaussian whose variance is drawn once per row.
+
+        Inverse-gamma laws are self-decomposable, so the variance of the Student t at `t` is that at `s` plus an
+        independent one, with Laplace transform `L(lam t^2) / L(lam s^2)`: its law is tabulated once for each `s / t`.
+        Exact:  the marginal law at `t` follows from that at `s` whatever the data; the table's distribution function
+                is within 1e-7 of the true one, and its tails continue as the power laws that they are.
+        Raises: ValueError for `t < s`, and for levels closer than one part in a million.
+        Source: the law is self-decomposable by Grosswald 1976. [grosswald1976student]
+        """
+        _check_climb(s, t)
+        if self.D == math.inf:
+            return EDM(self.span).diffuse(x, s, t, rng)
+        g, u = normal(x, rng), uniform(_rows(x), rng)
+        share = torch.where(t > s, s / t, 1.0).double() * _rows(x)
+        deviation = torch.zeros_like(u)
+        for q in share.unique().tolist():
+            if q < 1:
+                at = share == q
+                deviation[at] = _jump(self.D, round(q, 13), u.device).quantile(u[at]).sqrt()
+        return x + expand((t * deviation).to(torch.result_type(x, s + t)), x) * g
+
+    def diffuse_published(self, x: Tensor, s: Tensor, t: Tensor, rng: Rng) -> Tensor:
+        """Move `x_s = x` up to `t >= s` along a random field line: the jump of the published Restart, approximate.
+
+        It has the kernel's law when `s = 0` and when `D = inf`, and not in between: use `diffuse`, which is exact,
+        unless the published numbers are to be reproduced. Of the `D`-vector on the sphere of radius `s sqrt(D)` only
+        the cosine to the direction of the move matters, so `D` is any real number >= 1.
+        Raises: ValueError for `t < s`, and for `D < 1`, where there is no such sphere.
+        Source: Xu et al. 2023, Restart for PFGM++. [xu2023restart]
+        """
+        _check_climb(s, t)
+        if self.D < 1:
+            raise ValueError(f"the published jump needs D >= 1, got D={self.D}; `diffuse` is exact at every D")
+        if self.D == math.inf:
+            return EDM(self.span).diffuse(x, s, t, rng)
+        g, h, rows = normal(x, rng), normal(_rows(x), rng), _rows(x)
+        rest = chi_square(self.D - 1, rows, rng) if self.D > 1 else torch.zeros_like(rows)
+        along = s * h / (h.square() + rest).sqrt()  # s times the first coordinate of a uniform unit vector
+        length = (along.square() + (t - s) * (t + s)).sqrt() - along
+        scale = length * (self.D / chi_square(self.D, rows, rng)).sqrt()
+        return x + expand(scale.to(torch.result_type(x, s + t)), x) * g
+
+
+@dataclass(frozen=True)
+class PFGM(PFGMPP):
+    """Poisson flow with one extra dimension, whose coordinate is the time: PFGM++ at `D = 1`, the Cauchy kernel.
+
+    Source: Xu et al. 2022, Sec. 3. [xu2022pfgm]
+    """
+
+    D: float = field(default=1.0, init=False)
+    span: tuple[float, float] = (1e-3, 40.0)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """One float64 number 1 for each row of `x`: what a number per row is drawn like."""
+    return torch.ones(len(x), dtype=torch.float64, device=x.device)
+
+
+def _check_climb(s: Tensor, t: Tensor) -> None:
+    if not bool(((s >= 0) & (t >= s)).all()):
+        raise ValueError(f"an upward move needs 0 <= s <= t, got s={s.tolist()} and t={t.tolist()}")
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """A quantile function: cubic Hermite for `ln y` in the logit of the probability, and straight beyond its ends.
+
+    In these variables both tails are smooth, and a power-law tail is a straight line. Each field is `(K,)` float64.
+    """
+
+    logit: Tensor
+    log_y: Tensor
+    slope: Tensor
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """The value that a draw does not exceed with probability `u`."""
+        at = u.log() - (-u).log1p()
+        inside = at.clamp(self.logit[0], self.logit[-1])
+        i = torch.searchsorted(self.logit, inside).clamp(1, len(self.logit) - 1)
+        h = self.logit[i] - self.logit[i - 1]
+        w = (inside - self.logit[i - 1]) / h
+        rise = self.log_y[i] - self.log_y[i - 1]
+        left, right = h * self.slope[i - 1] - rise, rise - h * self.slope[i]
+        log_y = self.log_y[i - 1] + w * (rise + (1 - w) * ((1 - w) * left + w * right))
+        beyond = at - inside
+        return (log_y + beyond * torch.where(beyond < 0, self.slope[0], self.slope[-1])).exp()
+
+
+@lru_cache(maxsize=256)
+def _jump(D: float, q: float, device: torch.device, points: int = 640, tail: float = 1e-8) -> _Table:
+    """The law of the variance that takes the Student t of scale `q` to that of scale 1, with `D` degrees of freedom.
+
+    Its Laplace transform is `M(z) / M(q z)`, `z = sqrt(2 D lam)`, with `M` the Matern function of order `D / 2`.
+    """
+    if q > 1 - 1e-6:
+        raise ValueError(f"two levels of an upward move are {1 - q:.1e} apart, relatively; merge levels closer than 1e-6")
+
+    def log_transform(lam: Array) -> Array:
+        return log_matern_ratio(D / 2, np.sqrt(2 * D * lam + 0j), q)
+
+    def chernoff(lam: float) -> float:
+        below, here, above = log_transform(lam * np.array([0.99, 1.0, 1.01])).real
+        return float(1 + here - (above - below) / 0.02)  # at least the log-probability below the point of `lam`
+
+    high = 1.0
+    while chernoff(high) > math.log(tail):
+        high *= 2
+    low = high
+    while low > 1e-290 and invert_laplace(log_transform, np.array([low]))[1][0] < 1 - tail:
+        low /= 2
+    y, below, density = invert_laplace(log_transform, np.geomspace(high, low, points))
+    y, below, density = (a[(below > tail) & (below < 1 - tail)] for a in (y, below, density))
+    logit = np.log(below) - np.log1p(-below)
+    slope = below * (1 - below) / (y * density)
+    return _Table(*(torch.from_numpy(a).to(device) for a in (logit, np.log(y), slope)))

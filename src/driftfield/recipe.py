@@ -1,0 +1,150 @@
+"""A whole experiment as one frozen value: data, network, objective, training and sampling."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from .data.base import Data, Info
+from .denoise.preconditioned import Preconditioned
+from .objective.laws import Balanced
+from .objective.matching import Matching
+from .plain import Build, from_plain, override, to_plain
+from .optim import AdamW, Optimizer
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long and how a network is trained.
+
+    Give `steps` or `minutes`; minutes are turned into steps by timing the first few. The learning rate rises over
+    `warmup` steps, stays, and falls linearly to 0 over the last share `decay` of the steps. Gradients are clipped to
+    the norm `clip`. A batch is split into `accumulate` parts. The average of the weights has a half-life of
+    `ema_halflife` samples, and never more than the share `ema_rampup` of those seen. `held_every`, `save_every` and
+    `show_every` are steps between held-out losses, checkpoints and sample pictures. `skip` is how many non-finite
+    steps may be skipped before training stops. Source: Karras et al. 2022, App. F, for the average. [karras2022edm]
+    """
+
+    steps: int | None = None
+    minutes: float | None = None
+    batch: int = 256
+    accumulate: int = 1
+    optimizer: Optimizer = field(default_factory=AdamW)
+    warmup: int = 100
+    decay: float = 0.3
+    clip: float | None = 1.0
+    ema_halflife: float = 500_000
+    ema_rampup: float = 0.05
+    precision: str = "float32"
+    compile: bool = False
+    channels_last: bool = False
+    seed: int = 0
+    skip: int = 0
+    held_every: int = 500
+    save_every: int = 500
+    show_every: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.batch < 1 or self.accumulate < 1 or self.batch % self.accumulate:
+            raise ValueError(f"batch={self.batch} must be a multiple of accumulate={self.accumulate}, both at least 1")
+        if (self.steps is not None and self.steps < 1) or (self.minutes is not None and not self.minutes > 0):
+            raise ValueError(f"steps and minutes must be positive, got steps={self.steps}, minutes={self.minutes}")
+        if not 0 <= self.decay <= 1 or self.warmup < 0 or self.skip < 0:
+            raise ValueError("decay must be between 0 and 1, warmup and skip at least 0")
+        if min(self.held_every, self.save_every, self.show_every) < 1:
+            raise ValueError("held_every, save_every and show_every count steps and must be at least 1")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip must be > 0, or none, got {self.clip}")
+        if not (self.ema_halflife > 0 and self.ema_rampup > 0):
+            raise ValueError("ema_halflife and ema_rampup must be > 0")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How samples are drawn unless one asks otherwise: names as in `generate`."""
+
+    solver: str = "heun"
+    nfe: int = 35
+    grid: str = "natural"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole experiment. `scaling` and `sigma_data` are those of `Preconditioned`; `init` is a run to start from.
+
+    Fields that are None are filled in when training starts (`resolved`): `sigma_data` from the data, `scaling` by the
+    process, `info` by the data set. The resolved recipe is kept in the weights file.
+    """
+
+    data: Data
+    network: Build
+    objective: Matching
+    scaling: str | None = None
+    sigma_data: float | None = None
+    training: Training = field(default_factory=Training)
+    sampling: Sampling = field(default_factory=Sampling)
+    init: str | None = None
+    info: Info | None = None
+
+    def resolved(self, info: Info) -> Recipe:
+        """The recipe with what the data say filled in."""
+        sigma_data = info.std if self.sigma_data is None else self.sigma_data
+        objective = self.objective
+        if isinstance(objective.weight, Balanced) and objective.weight.sigma_data is None:
+            objective = replace(objective, weight=Balanced(sigma_data))
+        return replace(self, info=info, sigma_data=sigma_data, objective=objective)
+
+    def denoiser(self) -> Preconditioned:
+        """The network this recipe describes, untrained, as a denoiser. Raises: ValueError before `resolved`."""
+        if self.info is None or self.sigma_data is None:
+            raise ValueError("this recipe has not met its data yet; call resolved(info) first")
+        augment = self.objective.augment
+        network = self.network(
+            shape=self.info.shape, classes=len(self.info.classes), augments=0 if augment is None else augment.channels
+        )
+        autocast = PRECISIONS[self.training.precision]
+        return Preconditioned(network, self.objective.process, self.sigma_data, self.scaling, autocast)
+
+    def with_fields(self, settings: Sequence[str]) -> Recipe:
+        """The recipe with `a.b.c=value` settings applied. Raises: ValueError naming the fields that exist."""
+        recipe = self
+        for setting in settings:
+            path, equals, text = setting.partition("=")
+            if not equals:
+                raise ValueError(f"--set takes field=value, got {setting!r}")
+            recipe = override(recipe, path.strip(), text.strip())
+        return recipe
+
+    def to_json(self) -> str:
+        """The recipe as JSON text."""
+        return json.dumps(to_plain(self), indent=2)
+
+    @staticmethod
+    def from_json(text: str, trust: Sequence[str] = ()) -> Recipe:
+        """Read `to_json` back. Imports only from driftfield and `trust`. Raises: ValueError."""
+        recipe: Any = from_plain(json.loads(text), trust)
+        if not isinstance(recipe, Recipe):
+            raise ValueError(f"this is a {type(recipe).__name__}, not a recipe")
+        return recipe
+
+
+def differing(a: Any, b: Any, at: str = "") -> list[str]:
+    """The dotted paths at which two plain values differ, each with both values."""
+    if isinstance(a, dict) and isinstance(b, dict) and a.get("is") == b.get("is"):
+        keys = [*a, *(k for k in b if k not in a)]
+        return [line for k in keys for line in differing(a.get(k), b.get(k), f"{at}.{k}" if at else k)]
+    return [] if a == b else [f"{at} ({_short(a)} there, {_short(b)} asked)"]
+
+
+def _short(value: Any) -> str:
+    return str(value["is"]).split(":")[-1] if isinstance(value, dict) and "is" in value else str(value)
+
+

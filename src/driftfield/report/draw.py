@@ -1,0 +1,183 @@
+"""Samples from a run, written to a folder: pictures and a grid of them, or arrays, as fits the data."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from ..data.base import Info
+from ..data.picture import picture
+from ..generation import generate, plan
+from ..names import unknown
+from ..recipe import Sampling
+from ..train.load import load
+
+_IN_GRID = 64
+_CSV_COLUMNS = 100
+
+
+def draw(
+    run: str | Path,
+    *,
+    n: int = 64,
+    out: str | Path | None = None,
+    cond: str | None = None,
+    seed: int = 0,
+    nfe: int | None = None,
+    solver: str | None = None,
+    grid: str | None = None,
+    start: str | Path | None = None,
+    level: float | None = None,
+    batch: int = 256,
+    device: str | None = None,
+    force: bool = False,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Draw `n` samples of `run` into the folder `out` and return the record that is written beside them.
+
+    Images become one PNG each and `grid.png`; points and vectors `samples.npz` and `samples.csv`; other arrays
+    `samples.npz`. Options left out are the recipe's. Nothing is left behind if it fails.
+    Raises: ValueError, FileNotFoundError or FileExistsError with one sentence.
+    """
+    process, denoiser, recipe = load(run)
+    info = recipe.info
+    assert info is not None
+    if n < 1:
+        raise ValueError(f"the number of samples must be at least 1, got {n}")
+    how = recipe.sampling
+    how = replace(how, solver=solver or how.solver, nfe=nfe or how.nfe, grid=grid or how.grid)
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    labels = classes_of(cond, info, n)
+    begin = None if start is None else read_start(Path(start), info)
+    if start is not None and level is None:
+        raise ValueError("--start needs --level: how much noise to add before denoising, such as --level 1")
+    base = Path(run) if Path(run).is_dir() else Path(run).parent
+    folder = Path(out) if out is not None else base / f"samples-{seed}"
+    if folder.exists() and any(folder.iterdir()) and not force:
+        raise FileExistsError(f"{folder} already holds files; choose another --out, or overwrite with --force")
+    denoiser = denoiser.to(where)
+    spent = plan(process, solver=how.solver, nfe=how.nfe, grid=how.grid, level=level).nfe
+    begun = time.perf_counter()
+    samples = generate(
+        process,
+        denoiser,
+        (n, *info.shape),
+        solver=how.solver,
+        nfe=how.nfe,
+        grid=how.grid,
+        seed=seed,
+        cond=None if labels is None else labels.to(where),
+        start=begin,
+        level=level,
+        batch=batch,
+        device=where,
+        progress=progress,
+    )
+    record = _record(run, n, cond, seed, how, spent, start, level)
+    record["seconds"] = round(time.perf_counter() - begun, 3)
+    record["files"] = _write(samples, labels, info, folder, record)
+    return {**record, "out": str(folder)}
+
+
+def _record(run: Any, n: int, cond: Any, seed: int, how: Sampling, nfe: int, start: Any, level: Any) -> dict[str, Any]:
+    from .. import __version__
+
+    return {
+        "run": str(run),
+        "n": n,
+        "cond": cond,
+        "seed": seed,
+        "solver": how.solver,
+        "grid": how.grid,
+        "nfe": nfe,
+        "start": None if start is None else str(start),
+        "level": level,
+        "version": __version__,
+    }
+
+
+def classes_of(cond: str | None, info: Info, n: int) -> Tensor | None:
+    """Labels `(n,)` from what was asked: names or indices of classes, comma-separated, cycled through.
+
+    Raises: ValueError for an unknown class, or for any class of a model without classes.
+    """
+    if cond is None:
+        return None
+    if not info.classes:
+        raise ValueError(f"this model was trained without classes, so --cond {cond} means nothing to it")
+    found = []
+    for part in (p.strip() for p in cond.split(",")):
+        if part in info.classes:
+            found.append(info.classes.index(part))
+        elif part.isdigit() and int(part) < len(info.classes):
+            found.append(int(part))
+        else:
+            raise ValueError(unknown(part, info.classes, "class"))
+    return torch.tensor(found)[torch.arange(n) % len(found)]
+
+
+def read_start(path: Path, info: Info) -> Tensor:
+    """One clean sample `(1, *shape)` in the model's units, from an image or a `.npy` file in the user's units.
+
+    Raises: FileNotFoundError, or ValueError where the file cannot be read or has another shape.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path} to start from")
+    if path.suffix.lower() == ".npy":
+        values = np.load(path, allow_pickle=False)
+        values = values[None] if values.ndim < len(info.shape) + (info.kind != "image" or info.shape[0] > 1) else values
+        return info.to_model(values)
+    if info.kind != "image":
+        raise ValueError(f"{path} is not a .npy file, and this model's samples are arrays of shape {info.shape}")
+    try:
+        with Image.open(path) as file:
+            image = file.convert("L" if info.shape[0] == 1 else "RGB")
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is not an image that can be read") from None
+    if image.size != (info.shape[2], info.shape[1]):
+        raise ValueError(
+            f"{path} is {image.size[0]}x{image.size[1]} but the model draws {info.shape[2]}x{info.shape[1]}; resize it first"
+        )
+    return info.to_model(np.asarray(image)[None])
+
+
+def _write(samples: Tensor, labels: Tensor | None, info: Info, folder: Path, record: dict[str, Any]) -> list[str]:
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        part.mkdir(parents=True)
+        values, files = info.to_user(samples), []
+        image = picture(samples[: _IN_GRID if info.kind == "image" else None], info)
+        if image is not None:
+            image.save(part / "grid.png")
+            files.append("grid.png")
+        if info.kind == "image":
+            digits = max(5, len(str(len(values) - 1)))
+            for i, one in enumerate(values):
+                Image.fromarray(one).save(part / f"{i:0{digits}d}.png")
+            files.append(f"{0:0{digits}d}.png ... {len(values) - 1:0{digits}d}.png")
+        else:
+            extra: dict[str, Any] = {} if labels is None else {"labels": labels.numpy()}
+            np.savez(part / "samples.npz", x=values, **extra)
+            files.append("samples.npz")
+            if values.ndim == 2 and values.shape[1] <= _CSV_COLUMNS:
+                header = ",".join(f"x{i}" for i in range(values.shape[1]))
+                np.savetxt(part / "samples.csv", values, delimiter=",", header=header, comments="", fmt="%.9g")
+                files.append("samples.csv")
+        (part / "record.json").write_text(json.dumps({**record, "files": files}, indent=2))
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(part, folder)
+        return files
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise

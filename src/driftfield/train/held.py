@@ -1,0 +1,60 @@
+"""The loss on data that training never drew, by noise level, beside the same on data that it did."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data.base import Source
+from ..recipe import Recipe
+from ..rng import seeded
+
+BANDS = 8
+_MOST = 512
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Mean losses at the middle of each of eight equal shares of the training times, and their mean over the shares."""
+
+    levels: list[float]
+    held: list[float]
+    train: list[float]
+    held_mean: float
+    train_mean: float
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return asdict(self)
+
+
+@torch.no_grad()
+def losses_by_level(recipe: Recipe, denoiser: torch.nn.Module, source: Source, device: torch.device) -> Losses:
+    """Losses of `denoiser` on up to 512 held-out and 512 training samples, always with the same noise.
+
+    Without augmentation and with every label kept, so that the two columns differ by the data alone.
+    """
+    process, objective = recipe.objective.process, recipe.objective
+    draws = objective.times(process, torch.empty(4096, 1, dtype=torch.float64), seeded(recipe.training.seed, 10))
+    middle = (torch.arange(BANDS, dtype=torch.float64) + 0.5) / BANDS
+    times = torch.quantile(draws, middle)
+    columns = []
+    for x, label in (source.held(), source.train()):
+        x, label = x[:_MOST].to(device), None if label is None else label[:_MOST].to(device)
+        columns.append([_mean(recipe, denoiser, x, t, label, band) for band, t in enumerate(times.tolist())])
+    held, train = columns
+    return Losses(process.level(times).tolist(), held, train, sum(held) / BANDS, sum(train) / BANDS)
+
+
+def _mean(recipe: Recipe, denoiser: Any, x: Tensor, t: float, label: Tensor | None, band: int) -> float:
+    rng = seeded(recipe.training.seed, 11, band, device=x.device)
+    total = 0.0
+    for i in range(0, len(x), recipe.training.batch):
+        part = x[i : i + recipe.training.batch]
+        cond = None if label is None else label[i : i + recipe.training.batch]
+        losses = recipe.objective.at(denoiser, part, torch.full((len(part),), t).to(part), cond, rng)
+        total += losses.double().sum().item()
+    return total / len(x)

@@ -1,0 +1,65 @@
+"""Opening what training wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..denoise.preconditioned import Preconditioned
+from ..plain import from_plain, to_plain
+from ..process.base import Process
+from ..recipe import Recipe
+from .checkpoint import read, save
+
+WEIGHTS, LAST = "model.safetensors", "last.safetensors"
+
+
+def find(run: str | Path) -> Path:
+    """The weights file of a run: the average with the best held-out loss, or the newest where none was judged yet.
+
+    Raises: FileNotFoundError saying what was looked for.
+    """
+    path = Path(run)
+    if path.is_dir():
+        path = next((path / name for name in (WEIGHTS, LAST) if (path / name).exists()), path / WEIGHTS)
+    if not path.exists():
+        raise FileNotFoundError(f"no weights at {path}; train first, or give the folder of a run or a weights file")
+    return path
+
+
+def load(run: str | Path, trust: Sequence[str] = ()) -> tuple[Process, Preconditioned, Recipe]:
+    """The process, the trained denoiser (in evaluation mode) and the recipe of a run folder or weights file.
+
+    Nothing is unpickled; modules are imported only from driftfield and the prefixes in `trust`.
+    Raises: FileNotFoundError or ValueError with one sentence.
+    """
+    path = find(run)
+    tensors, notes = read(path)
+    if "recipe" not in notes:
+        raise ValueError(f"{path} holds no recipe, so it was not written by driftfield")
+    recipe: Any = from_plain(notes["recipe"], trust)
+    denoiser = recipe.denoiser()
+    fill(denoiser, tensors, path)
+    return recipe.objective.process, denoiser.eval().requires_grad_(False), recipe
+
+
+def fill(model: torch.nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Give `model` the weights read from `path`. Raises: ValueError naming what does not fit."""
+    own = model.state_dict()
+    lacking = [k for k in own if k not in tensors] + [k for k in tensors if k not in own]
+    if lacking:
+        raise ValueError(f"the weights in {path} are of another network: {lacking[0]!r} is only in one of the two")
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            raise ValueError(
+                f"the weights in {path} do not fit: {name!r} is {tuple(tensor.shape)} there, {tuple(own[name].shape)} here"
+            )
+    model.load_state_dict(tensors)
+
+
+def store(path: Path, denoiser: torch.nn.Module, recipe: Recipe, **notes: Any) -> None:
+    """Write a denoiser's weights with its recipe inside, whole or not at all."""
+    save(path, denoiser.state_dict(), {"recipe": to_plain(recipe), **notes})
