@@ -58,14 +58,14 @@ def device_of(rng: Rng) -> torch.device:
     return rng.device if isinstance(rng, torch.Generator) else rng[0].device
 
 
-def _fill(out: Tensor, rng: Rng, draw: str) -> Tensor:
+def _fill(out: Tensor, rng: Rng, draw: str, *limits: int) -> Tensor:
     if isinstance(rng, torch.Generator):
-        getattr(out, draw)(generator=rng)
+        getattr(out, draw)(*limits, generator=rng)
         return out
     if len(rng) != len(out):
         raise ValueError(f"{len(rng)} generators for a batch of {len(out)} rows; give one per row, or a single one")
     for row, generator in zip(out, rng, strict=True):
-        getattr(row, draw)(generator=generator)
+        getattr(row, draw)(*limits, generator=generator)
     return out
 
 
@@ -87,12 +87,7 @@ def integers(like: Tensor, high: int, rng: Rng) -> Tensor:
     """Integers from 0 to `high - 1`, int64, with the shape and device of `like`. Its first axis is the rows."""
     if high < 1:
         raise ValueError(f"integers below {high} do not exist; high must be at least 1")
-    out = torch.empty(like.shape, dtype=torch.int64, device=like.device)
-    if isinstance(rng, torch.Generator):
-        return out.random_(high, generator=rng)
-    for row, generator in zip(out, rng, strict=True):
-        row.random_(high, generator=generator)
-    return out
+    return _fill(torch.empty(like.shape, dtype=torch.int64, device=like.device), rng, "random_", high)
 
 
 def gamma(shape: float, like: Tensor, rng: Rng) -> Tensor:

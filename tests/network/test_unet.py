@@ -69,31 +69,36 @@ def test_other_grids_than_the_one_it_was_built_for():
         network(*drawn(2, 1, 8, 3))
 
 
-def test_without_attention_a_constant_ring_of_padding_is_all_that_breaks_shifts():
-    """One level and no attention: a point sees two blocks of two 3 x 3 convolutions, the stem and the last one, so 6
-    points each way. Group statistics are of the whole grid and do not change under a cyclic shift, but padding shows at
-    the border; a shift therefore commutes with the network at points more than 6 from every border and from the seam,
-    once the statistics agree: with a batch of one bump in a field of zeros they do, to the size of the border effect.
+def test_convolutions_commute_with_shifts_and_reach_six_points():
+    """One level without attention and normalisation is two blocks of two 3-point convolutions, the stem and the last
+    one: a point sees 6 points each way. So a cyclic shift by 3 commutes with the network at points more than 6 + 3 from
+    the borders, and a change at point 0 is felt at points 0 to 6 and nowhere else.
     """
     network = stirred(UNet((1, 40), width=8, multipliers=(1,), attention=()))
-    for module in network.modules():  # with the statistics out of the way the law is exact
-        if isinstance(module, nn.GroupNorm):
-            module.forward = lambda x: x
+    for module in network.modules():
+        for key, child in module.named_children():
+            if isinstance(child, nn.GroupNorm):
+                setattr(module, key, nn.Identity())
     x, noise = drawn(1, 1, 40)
-    there = network(x.roll(3, 2), noise)[..., 13:-13]
-    here = network(x, noise).roll(3, 2)[..., 13:-13]
-    assert torch.allclose(there, here, rtol=0, atol=1e-12)
-    far = x.clone()
-    far[..., 0] += 1
-    reach = (network(far, noise) - network(x, noise))[0, 0].abs() > 1e-14
-    assert reach[:7].any()
-    assert not reach[7:].any()
+    out = network(x, noise)
+    assert torch.allclose(network(x.roll(3, 2), noise)[..., 10:-10], out.roll(3, 2)[..., 10:-10], rtol=0, atol=1e-12)
+    touched = x.clone()
+    touched[..., 0] += 1
+    felt = (network(touched, noise) - out)[0, 0].abs() > 1e-12
+    assert felt[:7].all()
+    assert not felt[7:].any()
 
 
 @pytest.mark.parametrize(
     ("shape", "attention", "count"),
-    [((1, 28, 28), None, 2), ((1, 28, 28), (14,), 2), ((1, 28, 28), (), 0), ((1, 8, 8), None, 6), ((1, 28, 9), (28, 7), 4)],
-)  # fmt: skip
+    [
+        ((1, 28, 28), None, 2),
+        ((1, 28, 28), (14,), 2),
+        ((1, 28, 28), (), 0),
+        ((1, 8, 8), None, 6),
+        ((1, 28, 9), (7, 28), 4),
+    ],
+)
 def test_attention_at_the_named_sizes(shape, attention, count):
     network = UNet(shape, width=8, attention=attention)
     assert sum(isinstance(m, SelfAttention) for m in network.modules()) == count
@@ -102,10 +107,10 @@ def test_attention_at_the_named_sizes(shape, attention, count):
 @pytest.mark.parametrize(
     ("shape", "options", "parameters"),
     [
-        ((1, 8, 8), {"width": 32}, 567_489),
-        ((1, 28, 28), {"width": 16, "multipliers": (1, 2, 4)}, 271_713),
-        ((1, 28, 28), {"width": 32, "multipliers": (1, 2, 4)}, 1_076_417),
-        ((3, 32, 32), {"width": 32, "multipliers": (1, 2, 4)}, 1_077_571),
+        ((1, 8, 8), {"width": 32}, 567_297),
+        ((1, 28, 28), {"width": 16, "multipliers": (1, 2, 4)}, 272_385),
+        ((1, 28, 28), {"width": 32, "multipliers": (1, 2, 4)}, 1_075_713),
+        ((3, 32, 32), {"width": 32, "multipliers": (1, 2, 4)}, 1_076_867),
     ],
 )
 def test_sizes_quoted_in_benchmarks(shape, options, parameters):

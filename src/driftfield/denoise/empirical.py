@@ -26,6 +26,7 @@ from ..process.base import Isotropic
 
 _NEAREST = 16  # data per row that are recomputed
 _ROWS = 1024  # rows at a time: a tile of distances is then 8 MiB in float32
+_CACHED = 1 << 18  # numbers converted at a time: 2 MiB in float64
 _GATHER = 1 << 20  # numbers gathered at a time: 8 MiB in float64
 _SAFETY = 4  # from the largest error among 16 to the largest among a million: normal errors give 5.2 / 1.8
 _TOLERANCE = 400  # units of rounding: 5e-5 of the data's scale in float32
@@ -60,13 +61,12 @@ class Empirical:
         if self.tile < 1:
             raise ValueError(f"a tile holds at least one datum, got tile={self.tile}")
         m = len(self.data)
-        mean = torch.stack([rows.sum(0, dtype=torch.float64) for _, rows in self._raw()]).sum(0) / m
-        spread = torch.stack([(rows - mean).square().sum() for _, rows in self._raw()]).sum() / m
+        mean = torch.stack([rows.sum(0) for rows in self._double()]).sum(0) / m
+        spread = self._squares(mean).sum() / m
         # Within two spreads of 0 the data are centred well enough, and no tile needs to be copied.
         off = bool(mean.square().sum() > 4 * spread)
         origin = mean.to(self.data.dtype).double() if off else None  # rounded: the same number in every precision
-        centre = torch.zeros_like(mean) if origin is None else origin
-        norms = torch.cat([(rows - centre).square().sum(1) for _, rows in self._raw()])
+        norms = self._squares(torch.zeros_like(mean) if origin is None else origin)
         counts = None
         if self.labels is not None:
             if self.labels.shape != (m,) or self.labels.dtype != torch.int64 or bool((self.labels < 0).any()):
@@ -77,28 +77,28 @@ class Empirical:
 
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """`E[x_0 | x_t = x]`, shaped and typed like `x`; the arithmetic is in float32 or higher."""
-        cond = self._check(x, t, cond)
+        cond, n = self._check(x, t, cond), self.data[0].numel()
         work = torch.promote_types(x.dtype, torch.float32)
-        y, _, sound = self._posterior(x.to(work), t, cond, x[0].numel())
+        y, _, sound = self._posterior(x.to(work), t, cond, n)
         if work != torch.float64 and not bool(sound.all()):
             rows = (~sound).nonzero()[:, 0]
             at = (x[rows].double(), t[rows] if t.ndim else t, None if cond is None else cond[rows])
-            y = y.index_copy(0, rows, self._posterior(*at, x[0].numel())[0])
+            y = y.index_copy(0, rows, self._posterior(*at, n)[0])
         return y.to(x.dtype).reshape(x.shape)
 
     def log_prob(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """The log-density of `x_t` at `x`, the mean of the kernels around the data: `(B,)`, nats, through float64."""
-        cond = self._check(x, t, cond)
-        return self._posterior(x.double(), t, cond, x[0].numel())[1].to(x.dtype)
+        cond, n = self._check(x, t, cond), self.data[0].numel()
+        return self._posterior(x.double(), t, cond, n)[1].to(x.dtype)
 
     def score(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """The gradient of `log_prob` in `x`, at any law of the noise, shaped and typed like `x`, through float64.
 
         The kernel of a mixture of Gaussians in `n` dimensions has the slope `k_n' = -pi k_(n+2)` in its squared
         radius, so the score is `-2 pi p_(n+2) / p_n (x - alpha y_(n+2))`: the same sums with two dimensions more.
-        Source: differentiate the Gaussian, then mix.
+        Source: Schoenberg 1938: laws isotropic in every dimension mix Gaussians. [schoenberg1938metric]
         """
-        cond, n = self._check(x, t, cond), x[0].numel()
+        cond, n = self._check(x, t, cond), self.data[0].numel()
         x64, a = x.double().flatten(1), self.process.alpha(_column(t))
         y, above, _ = self._posterior(x64, t, cond, n + 2)
         _, below, _ = self._posterior(x64, t, cond, n)
@@ -124,16 +124,29 @@ class Empirical:
             raise ValueError(f"a condition names a class without data: {sorted(set(cond.flatten().tolist()))}")
         return cond.expand(len(x))
 
-    def _raw(self) -> Iterator[tuple[int, Tensor]]:
-        """The first index and the rows `(T, N)` of every tile, as they were given."""
+    def _tiles(self, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
+        """The first index of every tile and its rows less the origin, `(T, N)`: a view where there is no origin."""
         for start in range(0, len(self.data), self.tile):
-            yield start, self.data[start : start + self.tile].flatten(1)
+            rows = self.data[start : start + self.tile].flatten(1)
+            if self._origin is not None:  # subtracted in the finer of the two precisions
+                rows = rows.to(torch.promote_types(rows.dtype, dtype)) - self._origin.to(rows.dtype)
+            yield start, rows.to(dtype)
+
+    def _double(self) -> Iterator[Tensor]:
+        """All rows in float64, in pieces that stay in a processor's cache."""
+        size = max(1, _CACHED // self.data[0].numel())
+        for start in range(0, len(self.data), size):
+            yield self.data[start : start + size].flatten(1).double()
+
+    def _squares(self, centre: Tensor) -> Tensor:
+        """The squared distances of the data from `centre`, `(M,)` float64."""
+        return torch.cat([(rows - centre).square().sum(1) for rows in self._double()])
 
     def _posterior(self, x: Tensor, t: Tensor, cond: Tensor | None, n: int) -> tuple[Tensor, Tensor, Tensor]:
         """`_rows` for any number of rows, in the precision of `x`, whatever autocast is in force around it."""
         with torch.autocast(x.device.type, enabled=False):
             parts = []
-            for start in range(0, len(x), _ROWS):
+            for start in range(0, max(1, len(x)), _ROWS):
                 part = slice(start, start + _ROWS)
                 label = None if cond is None else cond[part]
                 parts.append(self._rows(x[part].flatten(1), t[part] if t.ndim else t, label, n))
@@ -173,32 +186,30 @@ class Empirical:
         far, few = torch.finfo(dtype).max / 8, min(_NEAREST, len(self.data))
         mass, power, mean = torch.zeros_like(base), torch.zeros_like(base), torch.zeros_like(key)
         near, floor = torch.full_like(base, far).expand(-1, few), base
-        index = torch.zeros(near.shape, dtype=torch.int64, device=z.device)
-        for start, rows in self._raw():
-            u = rows.to(dtype)
-            if self._origin is not None:
-                u = (rows.to(torch.promote_types(rows.dtype, dtype)) - self._origin.to(rows.dtype)).to(dtype)
+        which = torch.zeros(near.shape, dtype=torch.int64, device=z.device)
+        for start, u in self._tiles(dtype):
             norms = self._norms[start : start + len(u)].to(dtype)
             rise = torch.addmm(square * norms, key, u.mT)
-            match: Tensor | None = None
+            ranked, match, low = rise.detach(), None, near[:, :1]
             if cond is not None and self.labels is not None:
                 match = (cond[:, None] < 0) | (cond[:, None] == self.labels[start : start + len(u)])
-                rise = rise.where(match, far)
-            low = near[:, :1]
-            best, at = rise.detach().topk(min(few, len(u)), largest=False)
+                ranked = ranked.where(match, far)
+            best, at = ranked.topk(min(few, len(u)), largest=False)
             near, pick = torch.cat((near, best), 1).topk(few, largest=False)
-            index = torch.cat((index, at + start), 1).gather(1, pick)
+            which = torch.cat((which, at + start), 1).gather(1, pick)
             # The least distance so far carries the largest weight, because every kernel falls with distance.
-            floor = (base + near[:, :1]).clamp(min=0)  # a square, which rounding may take below 0
-            weight = self.process.log_drop(floor, rise - near[:, :1], t, n).exp()
+            least = near[:, :1]
+            floor = (base + least).clamp(min=0)  # a square, which rounding may take below 0
+            rise = rise - least if match is None else (rise - least).where(match, 0)
+            weight = self.process.log_drop(floor, rise, t, n).exp()
             if match is not None:
                 weight = weight.where(match, 0)
-            fade = self.process.log_drop(floor, low - near[:, :1], t, n).exp()
+            fade = self.process.log_drop(floor, (low - least).where(low < far, 0), t, n).exp()
             mass = mass * fade + weight.sum(1, keepdim=True)
             power = power * fade + (weight @ norms)[:, None]
             mean = mean * fade + weight @ u
         guess = self.process.log_drop(floor, near - near[:, :1], t, n)
-        return _Sums(mass, power, mean, floor, near, index, guess)
+        return _Sums(mass, power, mean, floor, near, which, guess)
 
     def _nearest(self, x: Tensor, time: Tensor, sums: _Sums, n: int) -> _Few:
         """The nearest few data again, by differences in float64.
@@ -208,7 +219,7 @@ class Empirical:
         """
         parts = []
         size = max(1, _GATHER // (sums.which.shape[1] * x.shape[1]))
-        for start in range(0, len(x), size):
+        for start in range(0, max(1, len(x)), size):
             part = slice(start, start + size)
             t = time[part] if time.ndim else time
             a = self.process.alpha(t)[..., None]

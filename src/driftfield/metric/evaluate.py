@@ -73,6 +73,7 @@ def evaluate(
     *,
     features: str | Features | Callable[[Tensor], Tensor] = "raw",
     train: Tensor | np.ndarray | None = None,
+    held: Tensor | np.ndarray | None = None,
     split: str = "held-out",
     seed: int = 0,
     projections: int = 256,
@@ -82,7 +83,8 @@ def evaluate(
 
     Shapes: all sets are `(n, *shape)`, of floating type, in the same units, at least 4 rows each (1 for `train`).
             They are compared on the device of `samples`, in float64 (features in their network's own type).
-    `train`: the training set, where the nearest-training-point ratio is wanted; the reference must then be held out.
+    `train`: the training set, where the nearest-training-point ratio is wanted, and `held`, data kept from training
+             to compare with; the reference itself where it is held out and `held` is not given.
     `split`: what the reference is, in words; `sample_seed`: what the samples were drawn with. Both only recorded.
     `seed`: of the sliced distance's directions, `projections` of them.
     Raises: ValueError for shapes that differ, too few rows, values that are not finite (naming how many), unknown
@@ -92,7 +94,8 @@ def evaluate(
     x = _array(samples, "samples", 4)
     y = _array(reference, "reference", 4).to(x.device)
     z = None if train is None else _array(train, "train", 1).to(x.device)
-    for name, other in (("reference", y), ("train", z)):
+    h = y if held is None else _array(held, "held", 1).to(x.device)
+    for name, other in (("reference", y), ("train", z), ("held", h)):
         if other is not None and other.shape[1:] != x.shape[1:]:
             raise ValueError(
                 f"samples are of shape {tuple(x.shape[1:])} but the {name} set of {tuple(other.shape[1:])}; "
@@ -107,7 +110,7 @@ def evaluate(
         kid_error=error,
         sliced=sliced,
         sliced_error=sliced_error,
-        nearest=None if z is None else nearest_ratio(a, extract(z), b),
+        nearest=None if z is None else nearest_ratio(a, extract(z), b if held is None else extract(h)),
         features=extract.name,
         n=len(x),
         n_reference=len(y),

@@ -9,6 +9,9 @@ from torch.nn.functional import scaled_dot_product_attention
 class SelfAttention(nn.Module):
     """Every token reads every token of its row: `(B, T, width)` to the same; order plays no part.
 
+    Fused kernels have no second derivative and no forward mode; for those, run the network under
+    `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
+
     Raises: ValueError where `heads` does not divide `width`.
     Source: Vaswani et al. 2017, Sec. 3.2. [vaswani2017attention]
     """

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 from torch.nn.functional import avg_pool1d, avg_pool2d, avg_pool3d, interpolate, silu
 
 from .attention import SelfAttention
@@ -88,6 +89,10 @@ class UNet(nn.Module):
             raise ValueError(f"this network takes x of shape (B, {self.channels}, {grid}), got {tuple(x.shape)}")
         self._check_grid(x.shape[2:])
         layout, pool = _LAYOUT[self.axes - 1], _POOL[self.axes - 1]
+        kept = layout if x.is_contiguous(memory_format=layout) and not x.is_contiguous() else torch.contiguous_format
+        if any(unpack_dual(a).tangent is not None for a in (x, noise)):  # type: ignore[no-untyped-call]
+            layout = torch.contiguous_format  # torch has no forward-mode group normalisation in the other layouts
+            x = x.contiguous()
         c = silu(self.condition(noise, cond))
         h = self.stem(x)
         skips: list[Tensor] = []
@@ -103,7 +108,6 @@ class UNet(nn.Module):
                 h = torch.cat((skip, h), 1).contiguous(memory_format=layout)
             h = level(h, c)
         out: Tensor = self.out(silu(self.norm(h)))
-        kept = layout if x.is_contiguous(memory_format=layout) and not x.is_contiguous() else torch.contiguous_format
         return out.to(x.dtype, memory_format=kept)
 
     def _check_grid(self, grid: Sequence[int]) -> None:
@@ -154,7 +158,7 @@ class _Block(nn.Module):
         h = self.conv0(silu(self.norm0(x)))
         scale, shift = self.modulate(c).unflatten(1, (-1, *[1] * (x.ndim - 2))).chunk(2, 1)
         h = silu(self.norm1(h) * (1 + scale) + shift)
-        x = (self.skip(x) + self.conv1(self.dropout(h))) * _ROOT_HALF
+        x = (self.conv1(self.dropout(h)) + self.skip(x)) * _ROOT_HALF  # in this order: a sum takes its first layout
         if self.attend is None or self.norm2 is None:
             return x
         seen: Tensor = self.attend(self.norm2(x).flatten(2).transpose(1, 2))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -123,8 +123,7 @@ class Isotropic(Process):
 
     def slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """`(alpha'_t, sigma'_t)`. A hook: by differentiating the curves, unless a process knows a closed form."""
-        one = torch.ones_like(t)
-        return torch.func.jvp(self.alpha, (t,), (one,))[1], torch.func.jvp(self.sigma, (t,), (one,))[1]
+        return _slope(self.alpha, t), _slope(self.sigma, t)
 
     def log_kernel(self, x: Tensor, t: Tensor, x0: Tensor) -> Tensor:
         a = expand(self.alpha(t), x)
@@ -166,6 +165,13 @@ class Isotropic(Process):
 
     def level(self, t: Tensor) -> Tensor:
         return self.sigma(t) / self.alpha(t)
+
+
+def _slope(curve: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    with torch.enable_grad():
+        at = t.detach().requires_grad_()
+        value = curve(at)
+        return torch.autograd.grad(value.sum(), at)[0] if value.requires_grad else torch.zeros_like(t)
 
 
 def check_span(span: tuple[float, float]) -> None:

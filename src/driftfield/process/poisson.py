@@ -17,7 +17,7 @@ from ..special import Array, invert_laplace, log_gamma_ratio, log_matern_ratio
 from .base import Isotropic, check_span
 from .gaussian import EDM
 
-_LARGEST = 1e16  # of a finite D: beyond it the noise is Gaussian to the eighth digit, and float64 shows no difference
+_LARGEST = 1e16  # of a finite D: there the scale of the noise is already 1 to eight digits
 
 
 class RadialProcess(Isotropic):
@@ -56,7 +56,7 @@ class PFGMPP(RadialProcess):
     def __post_init__(self) -> None:
         check_span(self.span)
         object.__setattr__(self, "D", float(self.D))
-        if not (0 < self.D <= _LARGEST or self.D == math.inf):
+        if not self.D > 0 or _LARGEST < self.D < math.inf:
             raise ValueError(f"D must be in (0, {_LARGEST:g}], or inf for the Gaussian limit, got {self.D}")
 
     def sigma(self, t: Tensor) -> Tensor:
@@ -69,11 +69,11 @@ class PFGMPP(RadialProcess):
         return level
 
     def scale(self, t: Tensor, rng: Rng) -> Tensor:
-        return t if self.D == math.inf else t * (self.D / chi_square(self.D, t, rng)).sqrt()
+        return t if math.isinf(self.D) else t * (self.D / chi_square(self.D, t, rng)).sqrt()
 
     def log_profile(self, d2: Tensor, t: Tensor, n: int) -> Tensor:
         """By `log1p` of a small ratio: it becomes the exponent of the Gaussian, also in float32, as `D` grows."""
-        if self.D == math.inf:
+        if math.isinf(self.D):
             return EDM(self.span).log_profile(d2, t, n)
         return -(n + self.D) / 2 * (d2 / (self.D * t.square())).log1p()
 
@@ -82,17 +82,17 @@ class PFGMPP(RadialProcess):
         return self.D
 
     def log_drop(self, d2: Tensor, rise: Tensor, t: Tensor, n: int) -> Tensor:
-        if self.D == math.inf:
+        if math.isinf(self.D):
             return EDM(self.span).log_drop(d2, rise, t, n)
         return -(n + self.D) / 2 * (rise / (self.D * t.square() + d2)).log1p()
 
     def log_peak(self, t: Tensor, n: int) -> Tensor:
-        if self.D == math.inf:
+        if math.isinf(self.D):
             return EDM(self.span).log_peak(t, n)
         return log_gamma_ratio(self.D / 2, n / 2) - n * (t.log() + math.log(math.pi * self.D) / 2)
 
     def score(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        return EDM(self.span).score(x, t, y) if self.D == math.inf else super().score(x, t, y)
+        return EDM(self.span).score(x, t, y) if math.isinf(self.D) else super().score(x, t, y)
 
     def diffuse(self, x: Tensor, s: Tensor, t: Tensor, rng: Rng) -> Tensor:
         """Draw `x_t` given `x_s = x`, for `t >= s`: add a Gaussian whose variance is drawn once per row.
@@ -100,20 +100,20 @@ class PFGMPP(RadialProcess):
         Inverse-gamma laws are self-decomposable, so the variance of the Student t at `t` is that at `s` plus an
         independent one, with Laplace transform `L(lam t^2) / L(lam s^2)`: its law is tabulated once for each `s / t`.
         Exact:  the marginal law at `t` follows from that at `s` whatever the data; the table's distribution function
-                is within 1e-7 of the true one, and its tails continue as the power laws that they are.
+                is within 1e-8 of the true one for D from 0.5 to 1e12, 1e-6 down to 0.1; the tails go on as power laws.
         Raises: ValueError for `t < s`, and for levels closer than one part in a million.
         Source: the law is self-decomposable by Grosswald 1976. [grosswald1976student]
         """
         _check_climb(s, t)
-        if self.D == math.inf:
+        if math.isinf(self.D):
             return EDM(self.span).diffuse(x, s, t, rng)
         g, u = normal(x, rng), uniform(_rows(x), rng)
-        share = torch.where(t > s, s / t, 1.0).double() * _rows(x)
+        share = torch.where(t > s, s / t, 1.0).double()
         deviation = torch.zeros_like(u)
-        for q in share.unique().tolist():
+        for q in sorted(set(share.reshape(-1).tolist())):  # one on a grid: the rows share their times
             if q < 1:
-                at = share == q
-                deviation[at] = _jump(self.D, round(q, 13), u.device).quantile(u[at]).sqrt()
+                law = _jump(self.D, round(q, 13), u.device)  # rounded, so that equal steps of a grid share a table
+                deviation = torch.where(share * _rows(x) == q, law.quantile(u).sqrt(), deviation)
         return x + expand((t * deviation).to(torch.result_type(x, s + t)), x) * g
 
     def diffuse_published(self, x: Tensor, s: Tensor, t: Tensor, rng: Rng) -> Tensor:
@@ -128,7 +128,7 @@ class PFGMPP(RadialProcess):
         _check_climb(s, t)
         if self.D < 1:
             raise ValueError(f"the published jump needs D >= 1, got D={self.D}; `diffuse` is exact at every D")
-        if self.D == math.inf:
+        if math.isinf(self.D):
             return EDM(self.span).diffuse(x, s, t, rng)
         g, h, rows = normal(x, rng), normal(_rows(x), rng), _rows(x)
         rest = chi_square(self.D - 1, rows, rng) if self.D > 1 else torch.zeros_like(rows)
@@ -185,13 +185,15 @@ class _Table:
 
 
 @lru_cache(maxsize=256)
-def _jump(D: float, q: float, device: torch.device, points: int = 640, tail: float = 1e-8) -> _Table:
+def _jump(D: float, q: float, device: torch.device, points: int = 1024, tail: float = 1e-8) -> _Table:
     """The law of the variance that takes the Student t of scale `q` to that of scale 1, with `D` degrees of freedom.
 
     Its Laplace transform is `M(z) / M(q z)`, `z = sqrt(2 D lam)`, with `M` the Matern function of order `D / 2`.
     """
     if q > 1 - 1e-6:
-        raise ValueError(f"two levels of an upward move are {1 - q:.1e} apart, relatively; merge levels closer than 1e-6")
+        raise ValueError(
+            f"two levels of an upward move are {1 - q:.1e} apart, relatively; merge levels closer than 1e-6"
+        )
 
     def log_transform(lam: Array) -> Array:
         return log_matern_ratio(D / 2, np.sqrt(2 * D * lam + 0j), q)

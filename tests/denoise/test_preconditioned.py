@@ -1,0 +1,134 @@
+"""Preconditioning: the coefficients of Karras et al. Table 1, and the same network on every process."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import driftfield as df
+from driftfield.denoise.preconditioned import SCALINGS, iddpm_levels
+
+F64 = torch.float64
+LEVELS = torch.logspace(-2, 1.5, 7, dtype=F64)
+
+
+class Echo(torch.nn.Module):
+    """A network that is a known function of its inputs, and remembers its noise labels."""
+
+    def forward(self, x, noise, cond=None):
+        self.noise, self.dtype = noise, x.dtype
+        return torch.sin(3 * x) + noise.reshape(-1, *[1] * (x.ndim - 1)).to(x.dtype)
+
+
+def table(name, sigma, d=0.5):
+    """Table 1 of Karras et al. on alpha = 1, and flow's own row."""
+    one = torch.ones_like(sigma)
+    t = df.VP().time(sigma)
+    return {
+        "edm": (d**2 / (sigma**2 + d**2), sigma * d / (sigma**2 + d**2).sqrt(), (sigma**2 + d**2).rsqrt(), sigma.log() / 4),
+        "vp": (one, -sigma, (sigma**2 + 1).rsqrt(), 999 * t),
+        "ve": (one, sigma, one, (sigma / 2).log()),
+        "iddpm": (one, -sigma, (sigma**2 + 1).rsqrt(), None),
+        "flow": (1 / (1 + sigma), -sigma / (1 + sigma), (sigma**2 + d**2).rsqrt(), 4 * sigma / (1 + sigma)),
+        "identity": (0 * one, one, one, sigma),
+    }[name]
+
+
+@pytest.mark.parametrize("name", sorted(SCALINGS))
+def test_coefficients_are_the_table(name):
+    for process in (df.EDM(), df.PFGMPP(D=16.0)):
+        found = df.Preconditioned(Echo(), process, 0.5, name).coefficients(LEVELS)
+        for mine, theirs in zip(found, table(name, LEVELS), strict=True):
+            if theirs is not None:
+                torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=0)
+
+
+def test_iddpm_levels():
+    """u_0 = 80.5 or so down to u_999 > 0 by the recursion; labels count from the least noise."""
+    levels = iddpm_levels(torch.device("cpu"))
+    assert len(levels) == 1000
+    assert bool((levels.diff() < 0).all())
+    bar = lambda j: math.sin(math.pi / 2 * j / (1000 * 1.008)) ** 2
+    expected = math.sqrt(1 / max(bar(999) / bar(1000), 0.001) - 1)
+    assert levels[-1].item() == pytest.approx(expected, rel=1e-7)  # 1 - 4e-5 leaves eight digits
+    denoiser = df.Preconditioned(Echo(), df.EDM(), 0.5, "iddpm")
+    assert denoiser.coefficients(levels[[0, 10, 999]])[3].tolist() == [999, 989, 0]
+
+
+@pytest.mark.parametrize("name", ["edm", "vp", "ve", "iddpm"])
+@pytest.mark.parametrize("process", [df.VP(), df.SubVP(), df.VE(), df.PFGMPP(D=2.0)], ids=str)
+def test_one_network_serves_every_process_at_equal_level(name, process, rng):
+    """The estimate at `x` of a process with `alpha` equals EDM's at `x / alpha` and the same level."""
+    network = Echo()
+    x = torch.randn(7, 2, 3, generator=rng, dtype=F64)
+    t = process.time(LEVELS)
+    there = df.Preconditioned(network, df.EDM(), 0.5, name)(x, LEVELS)
+    a = process.alpha(t)[:, None, None]
+    here = df.Preconditioned(network, process, 0.5, name)(a * x, t)
+    torch.testing.assert_close(here, there, rtol=1e-6, atol=1e-6)  # vp labels: 999 times a rounded time
+
+
+@pytest.mark.parametrize("process", [df.EDM(), df.VP(), df.Rectified()], ids=str)
+def test_scalar_and_rowwise_times_agree(process, rng):
+    denoiser = df.Preconditioned(Echo(), process)
+    x = torch.randn(3, 2, generator=rng, dtype=F64)
+    t = process.time(torch.tensor(0.7, dtype=F64))
+    torch.testing.assert_close(denoiser(x, t), denoiser(x, t.expand(3)), rtol=1e-12, atol=1e-12)
+
+
+def test_loss_identity(rng):
+    """spec/pfgmpp.md 8.11: lambda |D - y|^2 = |F - (y - c_skip x) / c_out|^2, and D -> x as the noise vanishes."""
+    network, x, y = Echo(), *(torch.randn(7, 3, generator=rng, dtype=F64) for _ in range(2))
+    denoiser = df.Preconditioned(network, df.EDM(), 0.5)
+    c_skip, c_out, c_in, c_noise = (c[:, None] for c in denoiser.coefficients(LEVELS))
+    f = network(c_in * x, c_noise[:, 0])
+    left = (denoiser(x, LEVELS) - y).square() / c_out.square()
+    torch.testing.assert_close(left, (f - (y - c_skip * x) / c_out).square(), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(denoiser(x, torch.tensor(1e-9, dtype=F64)), x, rtol=0, atol=1e-7)
+
+
+def test_rectified_network_predicts_the_velocity(rng):
+    """In "flow" scaling the field's velocity is the network's output itself."""
+    network, process = Echo(), df.Rectified()
+    x = torch.randn(4, 3, generator=rng, dtype=F64)
+    for t in (0.3, 1.0):
+        t = torch.tensor(t, dtype=F64)
+        denoiser = df.Preconditioned(network, process, 0.5)
+        assert denoiser.scaling == "flow"
+        c_in, c_noise = denoiser.coefficients(t)[2:]
+        expected = network(c_in * x, c_noise.expand(4))
+        torch.testing.assert_close(df.Reverse(process, denoiser).velocity(x, t), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_dtypes_and_autocast():
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.line = torch.nn.Linear(3, 3)
+
+        def forward(self, x, noise, cond=None):
+            out = self.line(x)
+            self.seen = out.dtype
+            return out
+
+    net = Net()
+    x = torch.randn(2, 3, dtype=F64, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor(0.5, dtype=F64)
+    assert df.Preconditioned(net, df.EDM())(x, t).dtype == F64
+    assert net.seen == torch.float32
+    assert df.Preconditioned(net, df.EDM())(x.float(), t).dtype == torch.float32  # a 0-dim float64 time promotes nothing
+    cast = df.Preconditioned(net, df.EDM(), autocast=torch.bfloat16)(x.float(), t)
+    assert net.seen == torch.bfloat16
+    assert cast.dtype == torch.float32
+    torch.testing.assert_close(cast, df.Preconditioned(net, df.EDM())(x.float(), t), rtol=0.05, atol=0.05)
+
+
+def test_bad_preconditioning_is_refused():
+    with pytest.raises(ValueError, match="sigma_data"):
+        df.Preconditioned(Echo(), df.EDM(), 0.0)
+    with pytest.raises(ValueError, match="did you mean 'edm'"):
+        df.Preconditioned(Echo(), df.EDM(), 0.5, "emd")
+    with pytest.raises(ValueError, match="use scaling='flow'"):
+        df.Preconditioned(Echo(), df.Rectified(), 0.5, "edm")

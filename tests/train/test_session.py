@@ -1,0 +1,237 @@
+"""Runs in a folder: resumed, refused, repaired and never half-written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import driftfield as df
+from driftfield.train import checkpoint
+from driftfield.train.checkpoint import read, save, states
+from driftfield.train.fit import Interrupted, follow
+from driftfield.train.load import store
+from driftfield.train.session import session
+
+from .common import TINY, tiny
+
+
+def go(recipe, folder, until=None, warn=pytest.fail):
+    source = recipe.data.load()
+    steps = session(recipe, source, folder, warn, "cpu")
+    for report in steps:
+        if report.step == until:
+            steps.close()
+            break
+    return report
+
+
+def weights(folder, name="last.safetensors"):
+    return read(folder / name)[0]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    go(TINY, folder)
+    return folder
+
+
+def test_a_run_holds_what_it_should(unbroken):
+    assert {p.name for p in unbroken.iterdir()} == {
+        "recipe.json",
+        "resolved.json",
+        "log.jsonl",
+        "model.safetensors",
+        "last.safetensors",
+        "samples",
+        "state-00000016.safetensors",
+        "state-00000024.safetensors",
+    }
+    lines = [json.loads(line) for line in (unbroken / "log.jsonl").read_text().splitlines()]
+    judged = [line for line in lines if "by_level" in line]
+    assert [line["step"] for line in judged] == [8, 16, 24]
+    assert all(len(line["by_level"]["held"]) == len(line["by_level"]["levels"]) == 8 for line in judged)
+    best = min(judged, key=lambda line: line["by_level"]["held_mean"])
+    assert read(unbroken / "model.safetensors")[1]["step"] == best["step"]
+    assert (unbroken / "samples" / "00000024.png").stat().st_size > 500
+
+
+@pytest.mark.parametrize("stop", [5, 8, 13])
+def test_closing_keeps_the_step_and_the_same_recipe_goes_on(unbroken, tmp_path, stop):
+    go(TINY, tmp_path, until=stop)
+    assert states(tmp_path)[0].name == f"state-{stop:08d}.safetensors"
+    go(TINY, tmp_path)
+    for name in ("last.safetensors", "model.safetensors", "state-00000024.safetensors"):
+        assert same(weights(tmp_path, name), weights(unbroken, name))
+    steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+
+
+COMMAND = """
+import sys
+from pathlib import Path
+from driftfield.train.session import session
+from tests.train.common import TINY
+for report in session(TINY, TINY.data.load(), Path(sys.argv[1]), print, "cpu"):
+    print(report.step, flush=True)
+"""
+
+
+def test_a_killed_run_resumes_to_the_bit(unbroken, tmp_path):
+    """SIGKILL in mid-run, at no convenient moment, then the same again: equal to a run that was left alone."""
+    start = [sys.executable, "-c", COMMAND, str(tmp_path)]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(start, stdout=subprocess.PIPE, text=True, cwd=root) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip() == "11":
+                break
+        process.send_signal(signal.SIGKILL)
+    assert states(tmp_path)
+    assert states(tmp_path)[0].name != "state-00000024.safetensors"
+    subprocess.run(start, check=True, cwd=root, capture_output=True)
+    for name in ("last.safetensors", "model.safetensors", "state-00000024.safetensors"):
+        assert same(weights(tmp_path, name), weights(unbroken, name))
+
+
+def test_a_finished_run_is_left_as_it_is(unbroken):
+    before = (unbroken / "last.safetensors").read_bytes()
+    source = TINY.data.load()
+    assert list(session(TINY, source, unbroken, pytest.fail, "cpu")) == []
+    assert (unbroken / "last.safetensors").read_bytes() == before
+
+
+def test_another_recipe_is_refused_and_the_fields_named(unbroken):
+    other = tiny(batch=32).with_fields(["objective.process.D=64"])
+    with pytest.raises(ValueError, match=r"objective\.process\.D \(128\.0 there, 64\.0 asked\); training\.batch \(16"):
+        go(other, unbroken)
+
+
+def test_a_truncated_state_falls_back_to_the_one_before(unbroken, tmp_path):
+    go(TINY, tmp_path, until=16)
+    whole = (tmp_path / "state-00000016.safetensors").read_bytes()
+    (tmp_path / "state-00000016.safetensors").write_bytes(whole[: len(whole) // 2])
+    said: list[str] = []
+    go(TINY, tmp_path, warn=said.append)
+    assert len(said) == 1
+    assert "state-00000016.safetensors is damaged" in said[0]
+    assert "going back to the one before" in said[0]
+    assert same(weights(tmp_path), weights(unbroken))
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_the_last_state_whole(unbroken, tmp_path, monkeypatch):
+    go(TINY, tmp_path, until=8)
+    before = {p.name: p.stat().st_size for p in tmp_path.glob("*.safetensors")}
+
+    def full(tensors, part, notes):
+        Path(part).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match=r"cannot write .*: .*No space left on device.*free some space"):
+        go(TINY, tmp_path)
+    monkeypatch.undo()
+    assert {p.name: p.stat().st_size for p in tmp_path.glob("*.safetensors")} == before
+    assert not list(tmp_path.glob(".*.part"))
+    go(TINY, tmp_path)
+    assert same(weights(tmp_path), weights(unbroken))
+
+
+def test_changed_data_are_refused(tmp_path):
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    options = {"steps": 4, "folder": tmp_path, "settings": ["training.batch=8"], "progress": False}
+    df.fit(x, **options)
+    with pytest.raises(ValueError, match="data.digest"):
+        df.fit(2 * x, **options)
+
+
+def test_starting_from_another_run(unbroken, tmp_path):
+    from dataclasses import replace
+
+    tuned = replace(tiny(steps=1, warmup=1000), init=str(unbroken))
+    go(tuned, tmp_path)
+    begun, ended = weights(unbroken, "model.safetensors"), weights(tmp_path)
+    assert max((begun[k] - ended[k]).abs().max().item() for k in begun) < 1e-4  # one step at a thousandth of the rate
+    other = replace(tuned, network=replace(TINY.network, options={"width": 16, "multipliers": (1, 2)}))
+    with pytest.raises(ValueError, match=r"do not fit|another network"):
+        go(other, tmp_path / "other")
+
+
+def test_ctrl_c_waits_for_the_step_and_saves(tmp_path):
+    source = TINY.data.load()
+
+    def watch(report):
+        if report.step == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+
+    with pytest.raises(Interrupted, match="stopped at step 6 of 24; the same command goes on"):
+        follow(TINY, source, tmp_path, watch, pytest.fail)
+    assert states(tmp_path)[0].name == "state-00000006.safetensors"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_load_gives_the_trained_denoiser(unbroken):
+    process, denoiser, recipe = df.load(unbroken)
+    assert process == TINY.objective.process
+    assert recipe.info.classes == tuple("0123456789")
+    assert recipe.sigma_data == recipe.info.std
+    assert not denoiser.training
+    own = {k: v for k, v in denoiser.state_dict().items()}
+    assert same(own, weights(unbroken, "model.safetensors"))
+    assert df.load(unbroken / "last.safetensors")[2] == recipe
+
+
+def test_load_refuses_what_is_not_ours(unbroken, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        df.load(tmp_path)
+    (tmp_path / "bad.safetensors").write_bytes(b"not weights at all")
+    with pytest.raises(ValueError, match="damaged or not a weights file"):
+        df.load(tmp_path / "bad.safetensors")
+    save(tmp_path / "plain.safetensors", {"a": torch.zeros(2)}, {})
+    with pytest.raises(ValueError, match="holds no recipe"):
+        df.load(tmp_path / "plain.safetensors")
+    tensors, notes = read(unbroken / "model.safetensors")
+    notes["recipe"]["network"]["target"] = "os:system"
+    save(tmp_path / "evil.safetensors", tensors, notes)
+    with pytest.raises(ValueError, match="outside the trusted modules"):
+        df.load(tmp_path / "evil.safetensors")
+    store(tmp_path / "fine.safetensors", df.load(unbroken)[1], df.load(unbroken)[2])
+    df.load(tmp_path / "fine.safetensors")
+
+
+@pytest.mark.parametrize("process", [df.EDM(), df.VP(), df.Rectified(), df.PFGMPP(D=float("inf"))], ids=str)
+def test_fit_in_one_call(process):
+    """Vectors in the user's own units, one class in two places: samples come back near them."""
+    g = torch.Generator().manual_seed(1)
+    labels = torch.arange(400) % 2
+    x = 100 + 20 * (2 * labels[:, None] - 1) + torch.randn(400, 2, generator=g)
+    run = df.fit(x, process=process, labels=labels, steps=300, seed=3, progress=False, settings=["training.batch=128"])
+    assert run.recipe.training.steps == 300
+    drawn = run.sample(64, cond=torch.arange(64) % 2)
+    assert drawn.shape == (64, 2)
+    right = abs(drawn[:, 0] - (80 + 40 * (torch.arange(64) % 2).numpy())) < 10
+    assert right.mean() > 0.9
+
+
+def test_minutes_become_steps(tmp_path):
+    x = torch.randn(100, 2, generator=torch.Generator().manual_seed(1))
+    begun = time.perf_counter()
+    run = df.fit(x, minutes=0.05, folder=tmp_path, progress=False, settings=["network.width=16", "network.depth=1"])
+    assert run.recipe.training.steps > 10
+    assert time.perf_counter() - begun < 60  # three seconds asked; a loaded machine may take far longer
+    again = df.fit(x, minutes=0.05, folder=tmp_path, progress=False, settings=["network.width=16", "network.depth=1"])
+    assert again.recipe.training.steps == run.recipe.training.steps
