@@ -96,7 +96,7 @@ def test_a_given_path_is_walked_whole():
         ({"solver": "hun"}, "unknown solver 'hun'; did you mean 'heun'"),
         ({"grid": "karas"}, "did you mean 'karras'"),
         ({"nfe": 0}, "at least 1"),
-        ({"solver": "rk4", "nfe": 3, "grid": lambda p, n, **k: df.karras(p, n, **k)[:-1]}, "more than nfe=3"),
+        ({"solver": "rk4", "nfe": 3, "grid": lambda p, n, **k: df.karras(p, n + 1, **k)[:-1]}, "more than nfe=3"),
         ({"level": 1.0}, "give start="),
         ({"start": torch.zeros(3, 2)}, "must be one sample"),
         ({"start": torch.full((2,), float("nan"))}, "not finite"),

@@ -18,7 +18,7 @@ from driftfield.network.unet import UNet
 CLASSES, AUGMENTS = 5, 3
 BOTH = {"classes": CLASSES, "augments": AUGMENTS}
 BUILD = {
-    "mlp": lambda: MLP((6,), width=32, depth=2, **BOTH),
+    "mlp": lambda: MLP((6,), width=32, depth=2, waves=3, **BOTH),
     "mlp-2d": lambda: MLP((2, 3), width=32, depth=2, waves=0, **BOTH),
     "unet-1d": lambda: UNet((2, 13), width=8, blocks=2, attention=(4,), head=8, **BOTH),
     "unet-2d": lambda: UNet((3, 7, 7), width=16, attention=(4, 2), head=8, **BOTH),
@@ -108,6 +108,8 @@ def test_the_gradient_reaches_every_parameter(name):
     for key, parameter in network.named_parameters():
         assert parameter.grad is not None, key
         assert parameter.grad.abs().max() > 1e-9, key
+        if parameter.ndim > 1 and "label" not in key:  # only some of the classes were there
+            assert (parameter.grad.flatten(1).abs().amax(1) > 0).all(), f"some outputs of {key} go nowhere"
 
 
 @every
@@ -176,6 +178,20 @@ def test_weights_alone_rebuild_the_function(name):
     other.load_state_dict(network.state_dict())
     assert set(network.state_dict()) == {key for key, _ in network.named_parameters()}
     assert torch.equal(other(*batch), network(*batch))
+
+
+def test_waves_tell_fine_structure_apart():
+    """The stem sees `x` and, for wavelengths 8, 4 and 2, its sine and cosine: with the rest of the stem at 0 a shift by
+    8 changes nothing, one by 4 changes the first wave only, which is then the only one that can tell.
+    """
+    network, (x, noise, label) = made("mlp"), drawn("mlp")
+    weight = network.stem.weight.data
+    weight[:, :6] = 0
+    out = network(x, noise, label)
+    assert torch.allclose(network(x + 8, noise, label), out, rtol=0, atol=1e-10)
+    assert (network(x + 4, noise, label) - out).abs().max() > 1e-3
+    weight[:, 6:].unflatten(1, (2, 6, 3))[..., 0] = 0  # sine and cosine, coordinates, wavelengths
+    assert torch.allclose(network(x + 4, noise, label), network(x, noise, label), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["mlp", "unet-2d", "transformer-2d"])

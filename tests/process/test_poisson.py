@@ -430,7 +430,7 @@ def test_published_jump_tends_to_the_gaussian_one() -> None:
 @pytest.mark.parametrize("D", [1.0, 2.0, 5.0])
 def test_published_jump_follows_a_field_line_of_the_full_space(D: float) -> None:
     """For whole D, against the construction with vectors in `N + D` dimensions (two samples)."""
-    n, k, s, t, count = 2, int(D), 1.0, 1.5, 20000
+    n, k, s, t, count = 2, int(D), 1.0, 1.05, 40000
     low, high = s * D**0.5, t * D**0.5
     z = torch.randn(count, k, generator=seeded(30, k), dtype=DOUBLE)
     z = low * z / z.norm(dim=1, keepdim=True)

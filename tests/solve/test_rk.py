@@ -76,7 +76,13 @@ def test_sample_moments_are_the_solvers_own():
     drawn = df.generate(process, denoiser, (n, 2), grid=grid, dtype=F64, seed=3)
     factor = df.sample(df.Reverse(process, denoiser), torch.ones(1, 2, dtype=F64), grid, df.Heun(), seeded(0))[0, 0]
     sd = (factor * 80.0).item()
-    assert sd == pytest.approx(0.743, abs=5e-4)  # not 0.7: a property of the solver, measured in STYLE 7
+    s2, alone = s * s, 80.0  # the same recursion on one number: v = x t / (s^2 + t^2)
+    for t, u in zip(grid.tolist(), grid.tolist()[1:], strict=False):
+        v = alone * t / (s2 + t * t)
+        ahead = alone + (u - t) * v
+        alone = ahead if u == 0 else alone + (u - t) / 2 * (v + ahead * u / (s2 + u * u))
+    assert sd == pytest.approx(alone, rel=1e-12)
+    assert 1.04 < sd / s < 1.06  # too wide by 5 %: a property of 18 steps of Heun, not of the code
     covariance = drawn.T.cov()
     mean_error, var_error = sd / n**0.5, sd**2 * (2 / n) ** 0.5
     assert drawn.mean(0).abs().max() < 5 * mean_error
@@ -209,18 +215,25 @@ def test_bad_paths_are_refused():
             df.sample(field, torch.zeros(1, 2), path, df.Heun(), seeded(0))
 
 
-@pytest.mark.parametrize(("D", "points"), [(2.0, 1), (128.0, 1), (0.7, 2), (4.0, 2), (128.0, 2), (float("inf"), 2)])
+@pytest.mark.parametrize("points", [1, 2])
+@pytest.mark.parametrize("D", [0.7, 2.0, 4.0, 128.0, math.inf])
 def test_prior_flows_to_points_with_the_right_split(D, points):
     """One point: all of it. Two points, at +-1 with masses 1/4 and 3/4: a binomial count, within 4 deviations.
 
-    The prior is that of one charge at 0; at level 80 this shifts the share of a point by less than 1e-2 of it.
+    The prior is that of one charge at 0, which at level 80 shifts a share by less than 0.0025. Its tail is heavy: a
+    draw at radius R is still R low / 80 from the data at the level `low`, so at small D the path goes far down.
     """
-    process, n = df.PFGMPP(D=D), 4000
-    data = torch.tensor([[0.5, 0.5]]) if points == 1 else torch.tensor([[1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]])
-    denoiser = df.Empirical(process, data.double())
-    drawn = df.generate(process, denoiser, (n, 2), nfe=79, dtype=F64, seed=1)
-    nearest = torch.cdist(drawn, data.double())
-    assert nearest.min(1).values.max() < 1e-6
+    low, n = 1e-9 if D < 1 else 1e-5 if D < 100 else 0.002, 4000
+    process = df.PFGMPP(D=D, span=(low, 80.0))
+    data = torch.tensor([[0.5, 0.5]], dtype=F64)
+    if points == 2:
+        data = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]], dtype=F64)
+    grid = df.geometric(process, 120) if D < 100 else df.karras(process, 40)
+    drawn = df.generate(process, df.Empirical(process, data), (n, 2), grid=grid, dtype=F64, seed=1, batch=n)
+    start = process.prior((n, 2), rows(1, 0, n), F64)
+    settled = start.norm(dim=1) * low / 80 < 0.01
+    assert settled.double().mean() > 0.998
+    assert torch.cdist(drawn[settled], data).min(1).values.max() < 1e-3
     if points == 2:
         share = (drawn[:, 0] > 0).double().mean().item()
         assert abs(share - 0.25) < 4 * (0.25 * 0.75 / n) ** 0.5 + 0.0025

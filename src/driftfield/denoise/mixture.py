@@ -68,7 +68,7 @@ class Mixture:
         if not bool((w > 0).all()) or abs(w.double().sum().item() - 1) > 100 * len(w) * torch.finfo(w.dtype).eps:
             raise ValueError(f"weights must be positive with sum 1, got {w.tolist()}; divide them by their sum")
         c = c.double()
-        largest = c.diagonal(dim1=1, dim2=2).amax(1)
+        largest = c.abs().amax((1, 2))
         if bool(((c - c.mT).abs().amax((1, 2)) > slack * largest).any()):
             raise ValueError("covariances must be symmetric; take (C + C.mT) / 2 if they are so up to rounding")
         values, axes = torch.linalg.eigh((c + c.mT) / 2)

@@ -16,6 +16,10 @@ class Field(ABC):
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """`dx/dt` at the state `x` `(B, ...)` and the time `t`, `()`."""
 
+    def arrive(self, x: Tensor, t: Tensor) -> Tensor:
+        """The state at time 0 from one evaluation at `x` and `t`: an Euler step, unless a field knows better."""
+        return x - t * self.velocity(x, t)
+
     @abstractmethod
     def diffuse(self, x: Tensor, s: Tensor, t: Tensor, rng: Rng) -> Tensor:
         """Draw `x_t` given `x_s = x`, for `t > s`: what a path does where it climbs."""

@@ -33,6 +33,13 @@ class Reverse(Field):
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         return self.process.velocity(x, t, self.predict(x, t))
 
+    def arrive(self, x: Tensor, t: Tensor) -> Tensor:
+        """The denoiser's estimate: the end of the flow if the estimate holds all the way.
+
+        For `alpha = 1` this is the Euler step; on VP, whose noise falls like `sqrt(t)`, Euler would leave half of it.
+        """
+        return self.predict(x, t)
+
     def diffuse(self, x: Tensor, s: Tensor, t: Tensor, rng: Rng) -> Tensor:
         up = self.process.diffuse(x, s, t, rng)
         if self.s_noise == 1:

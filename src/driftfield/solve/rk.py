@@ -1,7 +1,7 @@
 """Runge-Kutta methods in the process's own time.
 
-A step to `s = 0` is a plain Euler step: the flow is not defined where no noise is left, and for `alpha = 1` the Euler
-step lands on the denoiser's estimate itself.
+A step to `s = 0` is one evaluation, `field.arrive`: the flow is not defined where no noise is left, and the step ends
+on the denoiser's estimate, which for `alpha = 1` is the Euler step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Euler(Solver):
         return 1
 
     def step(self, field: Field, x: Tensor, t: Tensor, s: Tensor, state: Any, rng: Rng) -> tuple[Tensor, Any]:
-        return x + (s - t) * field.velocity(x, t), None
+        return (field.arrive(x, t) if s == 0 else x + (s - t) * field.velocity(x, t)), None
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Heun(Solver):
         return 1 if s == 0 else 2
 
     def step(self, field: Field, x: Tensor, t: Tensor, s: Tensor, state: Any, rng: Rng) -> tuple[Tensor, Any]:
+        if s == 0:
+            return field.arrive(x, t), None
         v = field.velocity(x, t)
         ahead = x + (s - t) * v
-        if s == 0:
-            return ahead, None
         return x + (s - t) / 2 * (v + field.velocity(ahead, s)), None
 
 
@@ -59,10 +59,10 @@ class RK4(Solver):
         return 1 if s == 0 else 4
 
     def step(self, field: Field, x: Tensor, t: Tensor, s: Tensor, state: Any, rng: Rng) -> tuple[Tensor, Any]:
+        if s == 0:
+            return field.arrive(x, t), None
         h, middle = s - t, (s + t) / 2
         k1 = field.velocity(x, t)
-        if s == 0:
-            return x + h * k1, None
         k2 = field.velocity(x + h / 2 * k1, middle)
         k3 = field.velocity(x + h / 2 * k2, middle)
         k4 = field.velocity(x + h * k3, s)
