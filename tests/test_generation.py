@@ -19,7 +19,9 @@ restarted = lambda p, n, **k: df.restart(df.karras(p, n + 3, **k), [(3, 1, 0.2, 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 def test_samples_do_not_depend_on_the_batch(process, grid, dtype, bound):
     denoiser = df.Empirical(process, DATA.to(dtype))
-    draw = lambda **kw: df.generate(process, denoiser, (kw.pop("n", 9), 2, 3), nfe=30, seed=5, dtype=dtype, grid=grid, **kw)
+    draw = lambda **kw: df.generate(
+        process, denoiser, (kw.pop("n", 9), 2, 3), nfe=30, seed=5, dtype=dtype, grid=grid, **kw
+    )
     whole = draw(batch=9)
     scale = DATA.std().item()
     for other in (draw(batch=1), draw(batch=4), torch.cat((draw(n=2), draw(n=7, first=2)))):

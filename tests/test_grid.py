@@ -18,7 +18,9 @@ def test_karras_numbers():
     """spec/restart.md 4.4 and spec/pfgmpp.md 8.12."""
     grid = df.karras(df.EDM(), 18)
     expected = "80, 57.59, 40.79, 28.37, 19.35, 12.91, 8.401, 5.315, 3.257, 1.923, 1.088, 0.5853, 0.2964, 0.1395, 0.05995, 0.02293, 0.007528, 0.002, 0"
-    torch.testing.assert_close(grid, torch.tensor([float(v) for v in expected.split(",")], dtype=torch.float64), rtol=4e-4, atol=0)
+    torch.testing.assert_close(
+        grid, torch.tensor([float(v) for v in expected.split(",")], dtype=torch.float64), rtol=4e-4, atol=0
+    )
     assert grid[0] == 80
     assert grid[-2] == 0.002
     assert [cost(df.karras(df.EDM(), k), df.Heun()) for k in (18, 40, 50)] == [35, 79, 99]
@@ -32,7 +34,9 @@ def test_vp_grids_of_the_spec():
         "geometric": [1, 0.78556808, 0.49343953, 0.14063641, 0.0180954, 0.001],
     }
     for name, times in expected.items():
-        torch.testing.assert_close(GRIDS[name](df.VP(), 6)[:-1], torch.tensor(times, dtype=torch.float64), rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(
+            GRIDS[name](df.VP(), 6)[:-1], torch.tensor(times, dtype=torch.float64), rtol=1e-6, atol=1e-8
+        )
 
 
 @pytest.mark.parametrize("name", sorted(GRIDS))
@@ -83,8 +87,16 @@ def test_churn_is_edms():
         (20, [(9, 30, 0.06, 0.20)], 519),
         (18, [(3, 20, 0.06, 0.30)], 115),
         (18, [(3, 2, 0.14, 0.30)], 43),
-        (36, [(10, 3, 19.35, 40.79), (10, 3, 1.09, 1.92), (7, 6, 0.59, 1.09), (7, 6, 0.30, 0.59), (7, 25, 0.06, 0.30)], 623),
-        (18, [(3, 1, 19.35, 40.79), (4, 1, 1.09, 1.92), (4, 5, 0.59, 1.09), (4, 5, 0.30, 0.59), (4, 10, 0.06, 0.30)], 165),
+        (
+            36,
+            [(10, 3, 19.35, 40.79), (10, 3, 1.09, 1.92), (7, 6, 0.59, 1.09), (7, 6, 0.30, 0.59), (7, 25, 0.06, 0.30)],
+            623,
+        ),
+        (
+            18,
+            [(3, 1, 19.35, 40.79), (4, 1, 1.09, 1.92), (4, 5, 0.59, 1.09), (4, 5, 0.30, 0.59), (4, 10, 0.06, 0.30)],
+            165,
+        ),
         (14, [(3, 1, 19.35, 40.79), (3, 1, 1.09, 1.92), (3, 1, 0.06, 0.30)], 39),
     ],
 )
@@ -104,7 +116,9 @@ def test_restart_rounds_to_the_grid():
         assert path[at + 1].item() == pytest.approx(0.3)
         assert path[at + 3].item() == path[at].item()
     grid = df.karras(df.EDM(), 18)
-    first = lambda how: df.restart(grid, [(2, 1, 0.1, 0.5)], round=how)[(df.restart(grid, [(2, 1, 0.1, 0.5)], round=how).diff() > 0).nonzero()[0]]
+    first = lambda how: df.restart(grid, [(2, 1, 0.1, 0.5)], round=how)[
+        (df.restart(grid, [(2, 1, 0.1, 0.5)], round=how).diff() > 0).nonzero()[0]
+    ]
     assert first("below") == grid[14]
     assert first("above") == grid[13]
 

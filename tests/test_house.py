@@ -44,7 +44,14 @@ def test_files_stay_small():
 def test_no_rank_is_assumed_and_nothing_is_repaired_silently():
     for path in TREES:
         text = path.read_text()
-        for bad in (r"\[:, None, None, None\]", "nan_to_num", r"\+ 1e-\d", "weights_only=False", r"pickle\.load", "shell=True"):
+        for bad in (
+            r"\[:, None, None, None\]",
+            "nan_to_num",
+            r"\+ 1e-\d",
+            "weights_only=False",
+            r"pickle\.load",
+            "shell=True",
+        ):
             assert not re.search(bad, text), f"{path.name} has {bad}"
 
 
@@ -77,7 +84,7 @@ def test_sources_are_in_the_bibliography():
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 cited |= set(re.findall(r"\[([a-z]+\d{4}[a-z]+)\]", ast.get_docstring(node) or ""))
     assert cited <= KEYS, f"not in references.bib: {sorted(cited - KEYS)}"
-    assert KEYS <= cited, f"never cited: {sorted(KEYS - cited)}"
+    assert cited >= KEYS, f"never cited: {sorted(KEYS - cited)}"
 
 
 @pytest.mark.parametrize("name", driftfield.__all__)

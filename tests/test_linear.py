@@ -24,7 +24,16 @@ def spectral(rng, rowwise):
     return Spectral(0.5 + torch.rand(shape, generator=rng, dtype=torch.float64), rowwise)
 
 
-@pytest.fixture(params=[(scalar, (3, 2)), (scalar, (3, 2, 5, 4)), (block, (3, 2)), (block, (3, 2, 1, 5)), (spectral, (3, 2, 5, 4)), (spectral, (3, 5, 4))])
+@pytest.fixture(
+    params=[
+        (scalar, (3, 2)),
+        (scalar, (3, 2, 5, 4)),
+        (block, (3, 2)),
+        (block, (3, 2, 1, 5)),
+        (spectral, (3, 2, 5, 4)),
+        (spectral, (3, 5, 4)),
+    ]
+)
 def kind(request):
     return request.param
 

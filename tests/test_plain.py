@@ -104,7 +104,9 @@ def test_reading_imports_only_what_is_trusted():
     with pytest.raises(ValueError, match="outside the trusted modules"):
         from_plain(evil)
     with pytest.raises(ValueError, match="outside the trusted modules"):
-        from_plain(to_plain(RECIPE) | {"network": {"is": "driftfield.plain:Build", "target": "subprocess:run", "options": {}}})
+        from_plain(
+            to_plain(RECIPE) | {"network": {"is": "driftfield.plain:Build", "target": "subprocess:run", "options": {}}}
+        )
     with pytest.raises(ValueError, match="outside the trusted"):
         locate("driftfieldevil:x", ())
     with pytest.raises(ValueError, match="not a dataclass"):
@@ -141,7 +143,14 @@ def test_differences_are_named():
 
 @pytest.mark.parametrize(
     "fields",
-    [{"steps": 0}, {"minutes": 0.0}, {"batch": 10, "accumulate": 3}, {"precision": "half"}, {"clip": 0.0}, {"decay": 2}],
+    [
+        {"steps": 0},
+        {"minutes": 0.0},
+        {"batch": 10, "accumulate": 3},
+        {"precision": "half"},
+        {"clip": 0.0},
+        {"decay": 2},
+    ],
 )
 def test_bad_training_is_refused(fields):
     with pytest.raises(ValueError, match=r".+"):

@@ -35,7 +35,10 @@ def test_rows_of_one_seed_never_share_a_stream():
 
 
 def test_different_keys_give_different_streams():
-    draws = {float(uniform(torch.empty(1, dtype=torch.float64), seeded(*k))) for k in [(0,), (0, 0), (0, 1), (1, 0), (0, 0, 0), (0, 1, 0), (2**40, 0)]}
+    draws = {
+        float(uniform(torch.empty(1, dtype=torch.float64), seeded(*k)))
+        for k in [(0,), (0, 0), (0, 1), (1, 0), (0, 0, 0), (0, 1, 0), (2**40, 0)]
+    }
     assert len(draws) == 7
     assert float(uniform(torch.empty(1), seeded(5, 6))) == float(uniform(torch.empty(1), seeded(5, 6)))
 
@@ -46,7 +49,10 @@ def test_gamma_has_its_law(shape):
     draws = gamma(shape, torch.empty(20_000), seeded(8))
     assert draws.dtype == torch.float64
     assert stats.kstest(draws.numpy(), stats.gamma(shape).cdf).pvalue > 1e-3
-    assert stats.kstest(chi_square(2 * shape, torch.empty(20_000), seeded(9)).numpy(), stats.chi2(2 * shape).cdf).pvalue > 1e-3
+    assert (
+        stats.kstest(chi_square(2 * shape, torch.empty(20_000), seeded(9)).numpy(), stats.chi2(2 * shape).cdf).pvalue
+        > 1e-3
+    )
 
 
 def test_row_streams_are_normal_together():

@@ -216,5 +216,3 @@ def _bar(n: int, steps: int, show: bool) -> Any:
             return lambda rows: self.advance(task, rows / steps)
 
     return Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-
-

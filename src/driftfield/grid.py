@@ -166,7 +166,9 @@ def restart(
             raise ValueError(f"the restart level low={low} meets an end of the grid; choose one strictly inside it")
         bottom = at[index]
         if not bottom < high < math.inf:
-            raise ValueError(f"a restart climbs from {bottom:.4g} (low={low} on the grid) to a higher level, got {high}")
+            raise ValueError(
+                f"a restart climbs from {bottom:.4g} (low={low} on the grid) to a higher level, got {high}"
+            )
         fraction = torch.linspace(0, 1, points, dtype=torch.float64)
         inner = time((high ** (1 / rho) + fraction * (bottom ** (1 / rho) - high ** (1 / rho))) ** rho)
         inner[0], inner[-1] = time(_double(high)), grid[index]
@@ -184,5 +186,3 @@ def _round(at: Tensor, low: float, how: str) -> int:
         "above": lambda: int((at >= low).nonzero()[-1]) if bool((at >= low).any()) else 0,
     }
     return pick(how, rules, "rounding")()
-
-

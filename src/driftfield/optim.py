@@ -45,9 +45,7 @@ class _Flat(torch.optim.Muon):
     def __init__(self, kernels: list[nn.Parameter], lr: float, momentum: float, weight_decay: float):
         self.kernels = kernels
         flat = [nn.Parameter(_matrix(k.detach())) for k in kernels]
-        super().__init__(
-            flat, lr=lr, momentum=momentum, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
-        )
+        super().__init__(flat, lr=lr, momentum=momentum, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
         self.flat = flat
 
     @torch.no_grad()

@@ -54,7 +54,9 @@ def locate(path: str, trust: Sequence[str] | None = None) -> Any:
     if prefixes is not None and not any(module == p or module.startswith(p + ".") for p in prefixes):
         raise ValueError(f"{path!r} is outside the trusted modules ({', '.join(prefixes)}); pass trust=({module!r},)")
     if not name or not all(part.isidentifier() for part in module.split(".")):
-        raise ValueError(f"{path!r} is not an import path; expected module:name, such as driftfield.process.poisson:PFGMPP")
+        raise ValueError(
+            f"{path!r} is not an import path; expected module:name, such as driftfield.process.poisson:PFGMPP"
+        )
     try:
         return getattr(import_module(module), name)
     except ImportError as error:
@@ -68,7 +70,9 @@ def to_plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
         if "<" in kind.__qualname__ or "." in kind.__qualname__:
-            raise TypeError(f"{kind.__qualname__} is defined inside a function or class; move it to the top of a module")
+            raise TypeError(
+                f"{kind.__qualname__} is defined inside a function or class; move it to the top of a module"
+            )
         kept = {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init and _kept(f)}
         return {"is": f"{kind.__module__}:{kind.__qualname__}", **kept}
     if isinstance(value, float) and not math.isfinite(value):
@@ -79,7 +83,9 @@ def to_plain(value: Any) -> Any:
         return [to_plain(v) for v in value]
     if isinstance(value, dict):
         return {str(k): to_plain(v) for k, v in value.items()}
-    raise TypeError(f"a {type(value).__name__} cannot be written into a recipe; use a frozen dataclass at the top of a module")
+    raise TypeError(
+        f"a {type(value).__name__} cannot be written into a recipe; use a frozen dataclass at the top of a module"
+    )
 
 
 def _kept(f: dataclasses.Field[Any]) -> bool:
@@ -145,6 +151,16 @@ def override(value: Any, path: str, text: str) -> Any:
     else:
         new = read(hint, text, name)
     return dataclasses.replace(value, **{name: new})
+
+
+def settled(value: Any, settings: Sequence[str]) -> Any:
+    """`value` with `a.b.c=text` settings applied in turn. Raises: ValueError, as `override`."""
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"a setting is field=value, got {setting!r}")
+        value = override(value, path.strip(), text.strip())
+    return value
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

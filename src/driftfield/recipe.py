@@ -13,8 +13,8 @@ from .data.base import Data, Info
 from .denoise.preconditioned import Preconditioned
 from .objective.laws import Balanced
 from .objective.matching import Matching
-from .plain import Build, from_plain, override, to_plain
 from .optim import AdamW, Optimizer
+from .plain import Build, from_plain, settled, to_plain
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
@@ -115,12 +115,7 @@ class Recipe:
 
     def with_fields(self, settings: Sequence[str]) -> Recipe:
         """The recipe with `a.b.c=value` settings applied. Raises: ValueError naming the fields that exist."""
-        recipe = self
-        for setting in settings:
-            path, equals, text = setting.partition("=")
-            if not equals:
-                raise ValueError(f"--set takes field=value, got {setting!r}")
-            recipe = override(recipe, path.strip(), text.strip())
+        recipe: Recipe = settled(self, settings)
         return recipe
 
     def to_json(self) -> str:
@@ -146,5 +141,3 @@ def differing(a: Any, b: Any, at: str = "") -> list[str]:
 
 def _short(value: Any) -> str:
     return str(value["is"]).split(":")[-1] if isinstance(value, dict) and "is" in value else str(value)
-
-

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -48,8 +49,7 @@ def test_student_noise_by_quadrature_over_the_data(D, t, x):
         def integrand(y):
             return f(y) * sum(w * pdf(y) for w, pdf in parts) * stats.t(D).pdf((x - y) / t) / t
 
-        pieces = zip(inside[:-1], inside[1:], strict=True)
-        return sum(integrate.quad(integrand, a, b, epsabs=1e-15, epsrel=1e-12)[0] for a, b in pieces)
+        return sum(integrate.quad(integrand, a, b, epsabs=1e-15, epsrel=1e-12)[0] for a, b in pairwise(inside))
 
     density, moment = mean_of(lambda y: 1.0), mean_of(lambda y: y)
     mixture = line(PFGMPP(D=D))

@@ -27,7 +27,12 @@ def table(name, sigma, d=0.5):
     one = torch.ones_like(sigma)
     t = df.VP().time(sigma)
     return {
-        "edm": (d**2 / (sigma**2 + d**2), sigma * d / (sigma**2 + d**2).sqrt(), (sigma**2 + d**2).rsqrt(), sigma.log() / 4),
+        "edm": (
+            d**2 / (sigma**2 + d**2),
+            sigma * d / (sigma**2 + d**2).sqrt(),
+            (sigma**2 + d**2).rsqrt(),
+            sigma.log() / 4,
+        ),
         "vp": (one, -sigma, (sigma**2 + 1).rsqrt(), 999 * t),
         "ve": (one, sigma, one, (sigma / 2).log()),
         "iddpm": (one, -sigma, (sigma**2 + 1).rsqrt(), None),
@@ -118,7 +123,9 @@ def test_dtypes_and_autocast():
     t = torch.tensor(0.5, dtype=F64)
     assert df.Preconditioned(net, df.EDM())(x, t).dtype == F64
     assert net.seen == torch.float32
-    assert df.Preconditioned(net, df.EDM())(x.float(), t).dtype == torch.float32  # a 0-dim float64 time promotes nothing
+    assert (
+        df.Preconditioned(net, df.EDM())(x.float(), t).dtype == torch.float32
+    )  # a 0-dim float64 time promotes nothing
     cast = df.Preconditioned(net, df.EDM(), autocast=torch.bfloat16)(x.float(), t)
     assert net.seen == torch.bfloat16
     assert cast.dtype == torch.float32

@@ -12,7 +12,15 @@ import driftfield as df
 from driftfield.network.embed import Condition
 from driftfield.objective.augment import Augment
 from driftfield.objective.base import Batch
-from driftfield.objective.laws import Balanced, Even, LogNormal, LogUniform, NoiseMatching, UniformTime, VelocityMatching
+from driftfield.objective.laws import (
+    Balanced,
+    Even,
+    LogNormal,
+    LogUniform,
+    NoiseMatching,
+    UniformTime,
+    VelocityMatching,
+)
 from driftfield.objective.matching import Matching
 from driftfield.rng import rows, seeded
 
@@ -108,7 +116,9 @@ def test_labels_are_dropped_at_their_rate_and_augmentation_is_told():
         return x
 
     label = torch.arange(n) % 10
-    Matching(df.EDM(), weight=Even(), label_dropout=0.25)({"denoiser": denoiser}, Batch(torch.zeros(n, 1), label), seeded(3))
+    Matching(df.EDM(), weight=Even(), label_dropout=0.25)(
+        {"denoiser": denoiser}, Batch(torch.zeros(n, 1), label), seeded(3)
+    )
     kept = seen["cond"].label >= 0
     assert torch.equal(seen["cond"].label[kept], label[kept])
     assert abs((~kept).double().mean().item() - 0.25) < 4 * (0.25 * 0.75 / n) ** 0.5

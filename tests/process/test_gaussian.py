@@ -28,7 +28,9 @@ def times(process, count=9, ends=True):
 def test_level_and_time_are_inverse(process):
     t = times(process)
     torch.testing.assert_close(process.time(process.level(t)), t, rtol=1e-10, atol=0)
-    torch.testing.assert_close(process.log_snr(t), -2 * (process.sigma(t) / process.alpha(t)).log(), rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(
+        process.log_snr(t), -2 * (process.sigma(t) / process.alpha(t)).log(), rtol=1e-11, atol=1e-12
+    )
     assert bool((process.level(t).diff() > 0).all())
 
 
@@ -105,7 +107,9 @@ def test_prior_is_where_the_process_ends(process):
     x = process.prior((20_000, 1), seeded(5), torch.float64)
     sd = process.sigma(torch.tensor(process.span[1], dtype=torch.float64)).item()
     assert stats.kstest(x[:, 0].numpy(), stats.norm(0, sd).cdf).pvalue > 1e-3
-    torch.testing.assert_close(process.prior_log_prob(x[:5]), torch.from_numpy(stats.norm(0, sd).logpdf(x[:5, 0].numpy())))
+    torch.testing.assert_close(
+        process.prior_log_prob(x[:5]), torch.from_numpy(stats.norm(0, sd).logpdf(x[:5, 0].numpy()))
+    )
     assert process.prior((2, 3, 4, 4), rows(0, 0, 2)).dtype == torch.float32
 
 

@@ -140,7 +140,9 @@ def test_one_datum_is_recovered_exactly(solver):
     datum = torch.tensor([0.3, -1.7, 2.0], dtype=F64)
     for process in (df.EDM(), df.PFGMPP(D=1.0), df.PFGMPP(D=64.0), df.PFGM()):
         for steps in (1, 2, 9):
-            drawn = df.generate(process, df.Point(datum), (5, 3), solver=solver, grid=df.karras(process, steps), dtype=F64)
+            drawn = df.generate(
+                process, df.Point(datum), (5, 3), solver=solver, grid=df.karras(process, steps), dtype=F64
+            )
             torch.testing.assert_close(drawn, datum.expand(5, 3), rtol=0, atol=1e-9)
 
 
@@ -153,7 +155,9 @@ def test_heun_is_edms():
         d = (z - denoiser(z, t)) / t
         ahead = z + (s - t) * d
         z = ahead if s == 0 else z + (s - t) * (d + (ahead - denoiser(ahead, s)) / s) / 2
-    torch.testing.assert_close(df.sample(df.Reverse(process, denoiser), x, grid, df.Heun(), seeded(0)), z, rtol=0, atol=1e-11)
+    torch.testing.assert_close(
+        df.sample(df.Reverse(process, denoiser), x, grid, df.Heun(), seeded(0)), z, rtol=0, atol=1e-11
+    )
 
 
 def test_restart_of_no_times_is_the_plain_path():

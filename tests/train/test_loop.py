@@ -27,7 +27,9 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("training", [{}, {"optimizer": Muon()}, {"precision": "bfloat16"}, {"skip": 2}, {"clip": None}])
+@pytest.mark.parametrize(
+    "training", [{}, {"optimizer": Muon()}, {"precision": "bfloat16"}, {"skip": 2}, {"clip": None}]
+)
 def test_resuming_is_exact_to_the_bit(training):
     """Twelve steps, saved and gone on from at the fifth, equal twelve in a row: weights, average and memories."""
     recipe = tiny(steps=12, **training)
@@ -78,7 +80,9 @@ class Broken(Weight):
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_seed():
-    recipe = replace(tiny(steps=24, seed=7, accumulate=1), objective=replace(TINY.objective, weight=Broken(3.0), augment=None))
+    recipe = replace(
+        tiny(steps=24, seed=7, accumulate=1), objective=replace(TINY.objective, weight=Broken(3.0), augment=None)
+    )
     with pytest.raises(FloatingPointError, match=r"not finite at step \d+; seed 7 reproduces it"):
         run(recipe)
 
@@ -127,7 +131,9 @@ def test_average_has_its_half_life():
 
 def test_muon_orthogonalises_kernels_of_any_rank_and_layout():
     """The update of a hidden kernel has equal singular values (within Newton-Schulz's 0.7 to 1.2), conv or not."""
-    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 8, 3), torch.nn.Flatten(), torch.nn.LazyLinear(2))
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 8, 3), torch.nn.Flatten(), torch.nn.LazyLinear(2)
+    )
     net(torch.zeros(1, 3, 6, 6))
     for layout in (torch.contiguous_format, torch.channels_last):
         model = net.to(memory_format=layout)

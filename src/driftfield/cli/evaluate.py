@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -14,12 +14,12 @@ def evaluate(
     features: Annotated[str, typer.Option(help="What is compared: raw values, or digits (a small classifier)")] = "raw",
     split: Annotated[str, typer.Option(help="Reference: held-out or train")] = "held-out",
     seed: Annotated[int, typer.Option(help="Seed of the samples")] = 0,
-    nfe: Annotated[Optional[int], typer.Option(help="Most network evaluations per sample [recipe's]")] = None,
-    solver: Annotated[Optional[str], typer.Option(help="Solver: euler, heun, rk4 [recipe's]")] = None,
-    grid: Annotated[Optional[str], typer.Option(help="Grid of times [recipe's]")] = None,
-    data: Annotated[Optional[str], typer.Option(help="Where the data are, if they have moved")] = None,
+    nfe: Annotated[int | None, typer.Option(help="Most network evaluations per sample [recipe's]")] = None,
+    solver: Annotated[str | None, typer.Option(help="Solver: euler, heun, rk4 [recipe's]")] = None,
+    grid: Annotated[str | None, typer.Option(help="Grid of times [recipe's]")] = None,
+    data: Annotated[str | None, typer.Option(help="Where the data are, if they have moved")] = None,
     batch: Annotated[int, typer.Option(help="Samples drawn at once")] = 256,
-    device: Annotated[Optional[str], typer.Option(help="cpu, cuda, ... [cuda if there is one]")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [cuda if there is one]")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON record")] = False,
 ) -> None:
     """Score a model: Fréchet distance, KID, sliced Wasserstein, distance to training data."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -11,16 +11,22 @@ import typer
 def sample(
     run: Annotated[Path, typer.Argument(help="Run folder or weights file")],
     n: Annotated[int, typer.Option("-n", "--number", help="Number of samples")] = 64,
-    out: Annotated[Optional[Path], typer.Option(help="Folder to write to [RUN/samples-SEED]")] = None,
-    cond: Annotated[Optional[str], typer.Option(help="Class to draw: a name, an index, or a comma-separated cycle")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to [RUN/samples-SEED]")] = None,
+    cond: Annotated[
+        str | None, typer.Option(help="Class to draw: a name, an index, or a comma-separated cycle")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed; sample i depends on it and on i alone")] = 0,
-    nfe: Annotated[Optional[int], typer.Option(help="Most network evaluations per sample [recipe's]")] = None,
-    solver: Annotated[Optional[str], typer.Option(help="Solver: euler, heun, rk4 [recipe's]")] = None,
-    grid: Annotated[Optional[str], typer.Option(help="Grid: natural, karras, geometric, uniform, power [recipe's]")] = None,
-    start: Annotated[Optional[Path], typer.Option(help="Image or .npy sample to start from, noised to --level")] = None,
-    level: Annotated[Optional[float], typer.Option(help="Noise level to start from, in units of the model's data")] = None,
+    nfe: Annotated[int | None, typer.Option(help="Most network evaluations per sample [recipe's]")] = None,
+    solver: Annotated[str | None, typer.Option(help="Solver: euler, heun, rk4 [recipe's]")] = None,
+    grid: Annotated[
+        str | None, typer.Option(help="Grid: natural, karras, geometric, uniform, power [recipe's]")
+    ] = None,
+    start: Annotated[Path | None, typer.Option(help="Image or .npy sample to start from, noised to --level")] = None,
+    level: Annotated[
+        float | None, typer.Option(help="Noise level to start from, in units of the model's data")
+    ] = None,
     batch: Annotated[int, typer.Option(help="Samples drawn at once")] = 256,
-    device: Annotated[Optional[str], typer.Option(help="cpu, cuda, ... [cuda if there is one]")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [cuda if there is one]")] = None,
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that already holds samples")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON record")] = False,
 ) -> None:

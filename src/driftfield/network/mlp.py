@@ -33,8 +33,8 @@ class MLP(nn.Module):
     ):
         """`depth` residual blocks of `width` on data of `shape`, with `classes` labels (0: unconditional).
 
-        Each coordinate also enters through `waves` sines and cosines, of wavelengths 8, 4, 2, ...: worth having in low
-        dimensions, where one number must tell fine structure apart.
+        Each coordinate also enters through `waves` sines and cosines, of wavelengths 8, 4, 2, ...: 4 of them help where
+        two dimensions have sharp edges (a checkerboard); in many dimensions they harm.
         """
         super().__init__()
         self.shape = tuple(shape)

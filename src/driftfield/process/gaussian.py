@@ -205,5 +205,3 @@ class Rectified(ScalarGaussian):
 
     def time(self, level: Tensor) -> Tensor:
         return 1 / (1 + 1 / level)
-
-

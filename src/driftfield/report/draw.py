@@ -21,6 +21,7 @@ from ..generation import generate, plan
 from ..names import unknown
 from ..recipe import Sampling
 from ..train.load import load
+from .device import device_named
 
 _IN_GRID = 64
 _CSV_COLUMNS = 100
@@ -56,7 +57,7 @@ def draw(
         raise ValueError(f"the number of samples must be at least 1, got {n}")
     how = recipe.sampling
     how = replace(how, solver=solver or how.solver, nfe=nfe or how.nfe, grid=grid or how.grid)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = device_named(device)
     labels = classes_of(cond, info, n)
     begin = None if start is None else read_start(Path(start), info)
     if start is not None and level is None:

@@ -12,6 +12,7 @@ from ..generation import generate
 from ..metric.evaluate import Scores, evaluate
 from ..names import pick
 from ..train.load import load
+from .device import device_named
 
 
 def score(
@@ -46,7 +47,7 @@ def score(
     if tuple(source.info.shape) != tuple(info.shape):
         raise ValueError(f"the data are of shape {source.info.shape}, the model's samples of {info.shape}")
     reference, labels = _split(source, split)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = device_named(device)
     cond = None if labels is None or not info.classes else labels[torch.arange(n) % len(labels)].to(where)
     how = recipe.sampling
     samples = generate(

@@ -83,9 +83,7 @@ def integrate(
 
 
 @torch.no_grad()
-def sample(
-    field: Field, x: Tensor, grid: Tensor, solver: Solver, rng: Rng, again: Solver | None = None
-) -> Tensor:
+def sample(field: Field, x: Tensor, grid: Tensor, solver: Solver, rng: Rng, again: Solver | None = None) -> Tensor:
     """The last state of `integrate`, without gradients."""
     for _, last in integrate(field, x, grid, solver, rng, again):
         x = last

@@ -13,7 +13,7 @@ def network_for(info: Info) -> Build:
     """A network for samples of this shape: `UNet` on grids, `MLP` on vectors; its size follows the data's."""
     *_, longest = sorted(info.shape)
     if len(info.shape) == 1:
-        waves = 6 if longest <= 3 else 0
+        waves = 4 if longest <= 3 else 0
         return Build("driftfield.network.mlp:MLP", {"width": 256 if longest <= 64 else 512, "waves": waves})
     if len(info.shape) > 4:
         raise ValueError(f"samples of shape {info.shape} have more than 3 grid axes; give a network of your own")

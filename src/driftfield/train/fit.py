@@ -61,20 +61,29 @@ class Run:
 
 
 def follow(
-    recipe: Recipe, source: Source, folder: Path, watch: Callable[[Report], None], warn: Callable[[str], None]
+    recipe: Recipe,
+    source: Source,
+    folder: Path,
+    watch: Callable[[Report], None],
+    warn: Callable[[str], None],
+    device: str = "",
 ) -> Run:
     """Train `recipe` on its opened data in `folder`, calling `watch` after every step, and open the result.
 
     Raises: Interrupted after Ctrl-C, when the step in progress is done and saved; what `session` raises.
     """
     with interruptible() as stop:
-        steps = session(recipe, source, folder, warn)
+        steps = session(recipe, source, folder, warn, device)
         for report in steps:
             watch(report)
             if stop.is_set() and report.step < report.steps:
                 steps.close()
-                raise Interrupted(f"stopped at step {report.step} of {report.steps}; the same command goes on from here")
-    process, denoiser, kept = load(folder, trust=(type(recipe.data).__module__, recipe.network.target.partition(":")[0]))
+                raise Interrupted(
+                    f"stopped at step {report.step} of {report.steps}; the same command goes on from here"
+                )
+    process, denoiser, kept = load(
+        folder, trust=(type(recipe.data).__module__, recipe.network.target.partition(":")[0])
+    )
     return Run(folder, process, denoiser, kept)
 
 
@@ -89,6 +98,7 @@ def fit(
     folder: str | Path | None = None,
     seed: int = 0,
     settings: Sequence[str] = (),
+    device: str = "",
     progress: bool = True,
 ) -> Run:
     """Train a model of `data`: an array of samples `(M, ...)`, or a path that `driftfield train --data` would take.
@@ -96,6 +106,7 @@ def fit(
     `process` is `PFGMPP(D=128)` unless given. Trains for `minutes` (5 unless `steps` or `minutes` is given). `labels`
     `(M,)` are class indices of an array. `folder` keeps the run (a new temporary folder unless given); calling again
     with the same arguments and folder goes on where it stopped. `settings` are recipe fields, as `--set` takes them.
+    `device` is "cpu", or "" for the best there is.
     Raises: ValueError for data or settings that cannot be used; Interrupted after Ctrl-C, with the state saved.
     """
     if isinstance(data, str | Path) and labels is not None:
@@ -111,10 +122,8 @@ def fit(
     recipe = recipe.with_fields(settings)
     where = Path(folder) if folder is not None else Path(tempfile.mkdtemp(prefix="driftfield-"))
     if not progress:
-        return follow(recipe, source, where, lambda report: None, warnings.warn)
+        return follow(recipe, source, where, lambda report: None, warnings.warn, device)
     from .bar import training_bar
 
     with training_bar() as watch:
-        return follow(recipe, source, where, watch, warnings.warn)
-
-
+        return follow(recipe, source, where, watch, warnings.warn, device)

@@ -91,7 +91,9 @@ def strength(step: int, steps: int, warmup: int, decay: float) -> float:
     return min(rise, fall)
 
 
-def train(recipe: Recipe, source: Source, saved: Mapping[str, Tensor] | None = None, device: str = "") -> Iterator[Step]:
+def train(
+    recipe: Recipe, source: Source, saved: Mapping[str, Tensor] | None = None, device: str = ""
+) -> Iterator[Step]:
     """Train the recipe's network on `source`, yielding after every step.
 
     `recipe` is resolved and says how many steps; `saved` are the tensors of a `Step` to go on from. `device` is "cpu",
@@ -148,5 +150,3 @@ def train(recipe: Recipe, source: Source, saved: Mapping[str, Tensor] | None = N
         if step + 1 == plan.steps:
             guard.flush()
         yield Step(step + 1, total, plan.optimizer.lr * share, model, average, optimizers, guard)
-
-

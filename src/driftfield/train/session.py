@@ -18,7 +18,7 @@ from ..plain import from_plain, to_plain
 from ..recipe import Recipe, differing
 from .checkpoint import newest, read, save, states, write, write_text
 from .held import Losses, losses_by_level
-from .load import LAST, WEIGHTS, find, fill, store
+from .load import LAST, WEIGHTS, fill, find, store
 from .loop import Step, train
 
 LOG_EVERY = 20
