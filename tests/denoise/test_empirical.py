@@ -99,6 +99,21 @@ def test_float32_notices_an_inexact_product():
     assert 0.1 < y[0, 0] < 0.9
 
 
+def test_float32_distrusts_its_own_ranking():
+    """A crowd of 40, finer than the product's error: which 16 look nearest is chance, so they are not enough."""
+    rng = seeded(21)
+    data = torch.zeros(80, 64)
+    data[:40] = 30.0
+    data[:40, 0] += 2.0**-14 * integers(torch.empty(40), 200, rng)  # exact in float32
+    data[40:] = -30.0
+    x, t = data[:8] + 1e-4 * normal(data[:8], rng), torch.tensor(2e-4)
+    exact = Empirical(EDM((1e-4, 80.0)), data)
+    want = naive(exact.process, data, x, t)[0]
+    assert (want[:, 0] - x[:, 0].double()).abs().max() > 1e-5  # the posterior is not a single datum
+    shift = (exact(x, t).double() - want)[:, 0].abs().max()
+    assert shift < 4e-6  # the spacing of float32 at 30
+
+
 @pytest.mark.parametrize("process", STUDENT[:3], ids=repr)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_far_states_keep_their_direction(process, dtype):

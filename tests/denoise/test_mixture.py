@@ -76,6 +76,22 @@ def test_far_states(D, t, x, log_prob, mean):
         assert mixture(at([[x]]), at(t)).item() == pytest.approx(mean, rel=1e-11)
 
 
+@pytest.mark.parametrize(
+    ("D", "t", "x"), [(50.0, 0.01, 24.0995), (500.0, 0.1, 56.24582), (2000.0, 0.1, 112.464607), (1e5, 0.1, 795.18228)]
+)
+def test_two_explanations_of_equal_weight(D, t, x):
+    """Usual noise on an extreme datum, or extreme noise on a usual one: both maxima count, however narrow.
+
+    The states are those where the two maxima are equal; the reference is a dense sum over a range that holds both.
+    """
+    w = np.linspace(-2, 16, 9_000_001)
+    total = 1 + t**2 * np.exp(w)
+    log = -D / 2 * (w + np.expm1(-w)) - (x**2 / total + np.log(2 * np.pi * total)) / 2
+    want = log.max() + math.log(np.exp(log - log.max()).sum() * 2e-6) + _log_constant(D)
+    mixture = Mixture(PFGMPP(D=D), torch.ones(1), torch.zeros(1, 1, dtype=F64), torch.ones(1, 1, 1, dtype=F64))
+    assert mixture.log_prob(at([[x]]), at(t)).item() == pytest.approx(want, rel=1e-12)
+
+
 @pytest.mark.parametrize("D", [0.5, 6.0, 200.0])
 def test_full_covariances_by_quadrature_over_chi_square(D):
     """Density, mean and score in the plane against an adaptive rule over the quantiles of chi-square."""

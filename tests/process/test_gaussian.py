@@ -92,7 +92,7 @@ def test_upward_move_has_the_marginal_law(process):
 
 @each
 def test_tiny_upward_moves_do_not_cancel(process):
-    """`sigma_t^2 - (alpha_t/alpha_s)^2 sigma_s^2` at `t = s (1 + 1e-9)`: positive, and its derivative times the step."""
+    """`sigma_t^2 - (alpha_t/alpha_s)^2 sigma_s^2` at `t = s (1 + 1e-9)`: its derivative times the step."""
     s = times(process, ends=False)[3]
     t = s * (1 + 1e-9)
     x = torch.zeros(2000, 1, dtype=torch.float64)

@@ -115,7 +115,7 @@ def test_schedule():
 
 
 def test_average_has_its_half_life():
-    """After `halflife` samples of a changed constant weight, half of the old one is left; early on it forgets faster."""
+    """After `halflife` samples of a changed constant weight, half of the old one is left; early on, less time does."""
     model = torch.nn.Linear(1, 1)
     with torch.no_grad():
         model.weight.fill_(1.0)

@@ -154,7 +154,7 @@ def test_changed_data_are_refused(tmp_path):
     x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
     options = {"steps": 4, "folder": tmp_path, "settings": ["training.batch=8"], "progress": False}
     df.fit(x, **options)
-    with pytest.raises(ValueError, match="data.digest"):
+    with pytest.raises(ValueError, match=r"data\.digest"):
         df.fit(2 * x, **options)
 
 
@@ -190,7 +190,7 @@ def test_load_gives_the_trained_denoiser(unbroken):
     assert recipe.info.classes == tuple("0123456789")
     assert recipe.sigma_data == recipe.info.std
     assert not denoiser.training
-    own = {k: v for k, v in denoiser.state_dict().items()}
+    own = dict(denoiser.state_dict())
     assert same(own, weights(unbroken, "model.safetensors"))
     assert df.load(unbroken / "last.safetensors")[2] == recipe
 

@@ -9,6 +9,9 @@ import typer
 
 from . import doctor, evaluate, recipes, sample, train
 
+# Threads that spin while they wait for each other are 20 times slower on a core that something else also uses.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 app = typer.Typer(
     name="driftfield",
     help="Physics-inspired generative models: train, sample, score.",

@@ -22,9 +22,7 @@ def sample(
         str | None, typer.Option(help="Grid: natural, karras, geometric, uniform, power [recipe's]")
     ] = None,
     start: Annotated[Path | None, typer.Option(help="Image or .npy sample to start from, noised to --level")] = None,
-    level: Annotated[
-        float | None, typer.Option(help="Noise level to start from, in units of the model's data")
-    ] = None,
+    level: Annotated[float | None, typer.Option(help="Noise level to start from, in units of the model's data")] = None,
     batch: Annotated[int, typer.Option(help="Samples drawn at once")] = 256,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [cuda if there is one]")] = None,
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that already holds samples")] = False,

@@ -32,15 +32,15 @@ class Process(ABC):
         """Draw `x_T` at `T = span[1]`, of `shape` `(B, *data)`, on the generator's device."""
 
     @abstractmethod
-    def prior_log_prob(self, x: Float[Tensor, B *data]) -> Float[Tensor, " B"]:
+    def prior_log_prob(self, x: Float[Tensor, B * data]) -> Float[Tensor, " B"]:
         """The log-density of `prior` at `x`, in nats."""
 
     @abstractmethod
-    def perturb(self, x0: Float[Tensor, B *data], t: Tensor, rng: Rng) -> Tensor:
+    def perturb(self, x0: Float[Tensor, B * data], t: Tensor, rng: Rng) -> Tensor:
         """Draw `x_t` from its law given `x_0 = x0`: a state."""
 
     @abstractmethod
-    def log_kernel(self, x: Float[Tensor, B *data], t: Tensor, x0: Float[Tensor, M *data]) -> Float[Tensor, "B M"]:
+    def log_kernel(self, x: Float[Tensor, B * data], t: Tensor, x0: Float[Tensor, M * data]) -> Float[Tensor, "B M"]:
         """`log p_t(x_b | x0_m)` up to a term that does not depend on `x0`."""
 
     def target(self, x: Tensor, t: Tensor, x0: Tensor) -> Tensor:

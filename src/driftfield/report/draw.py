@@ -147,7 +147,8 @@ def read_start(path: Path, info: Info) -> Tensor:
         raise ValueError(f"{path} is not an image that can be read") from None
     if image.size != (info.shape[2], info.shape[1]):
         raise ValueError(
-            f"{path} is {image.size[0]}x{image.size[1]} but the model draws {info.shape[2]}x{info.shape[1]}; resize it first"
+            f"{path} is {image.size[0]}x{image.size[1]} but the model draws {info.shape[2]}x{info.shape[1]}; "
+            "resize it first"
         )
     return info.to_model(np.asarray(image)[None])
 

@@ -55,7 +55,8 @@ def fill(model: torch.nn.Module, tensors: dict[str, torch.Tensor], path: Path) -
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
             raise ValueError(
-                f"the weights in {path} do not fit: {name!r} is {tuple(tensor.shape)} there, {tuple(own[name].shape)} here"
+                f"the weights in {path} do not fit: {name!r} is {tuple(tensor.shape)} there "
+                f"and {tuple(own[name].shape)} here"
             )
     model.load_state_dict(tensors)
 

@@ -85,7 +85,7 @@ class Step:
 
 
 def strength(step: int, steps: int, warmup: int, decay: float) -> float:
-    """The learning rate at a step, as a share of its full value: up over `warmup`, level, down over the last `decay`."""
+    """The learning rate at a step, as a share of the full one: up over `warmup`, level, down over the last `decay`."""
     rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
     fall = min(1.0, (steps - step) / (decay * steps)) if decay else 1.0
     return min(rise, fall)
