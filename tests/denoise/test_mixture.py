@@ -77,7 +77,7 @@ def test_far_states(D, t, x, log_prob, mean):
 
 
 @pytest.mark.parametrize(
-    ("D", "t", "x"), [(50.0, 0.01, 24.0995), (500.0, 0.1, 56.24582), (2000.0, 0.1, 112.464607), (1e5, 0.1, 795.18228)]
+    ("D", "t", "x"), [(50.0, 0.01, 24.0995), (500.0, 0.1, 56.24582), (2000.0, 0.1, 112.464607), (1e6, 0.1, 2514.5835)]
 )
 def test_two_explanations_of_equal_weight(D, t, x):
     """Usual noise on an extreme datum, or extreme noise on a usual one: both maxima count, however narrow.

@@ -40,7 +40,7 @@ class Report:
 def session(
     recipe: Recipe, source: Source, folder: Path, warn: Callable[[str], None], device: str = ""
 ) -> Generator[Report, None, None]:
-    """Train `recipe` on its opened data in `folder`, yielding after every step; the same recipe again goes on from there.
+    """Train `recipe` on its opened data in `folder`, yielding after every step; the same again goes on from there.
 
     Closing the iterator keeps the state at the last step. Raises: ValueError for a folder that holds another recipe,
     naming the fields that differ; FloatingPointError for a loss that is not finite; OSError where a file cannot be
