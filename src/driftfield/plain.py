@@ -225,9 +225,10 @@ def _value(bases: Sequence[type], text: str) -> Any:
 
 def choices(base: type) -> list[type]:
     """The dataclasses that can stand where a `base` is asked for: the folder it lives in is their register."""
-    package = import_module(base.__module__.rpartition(".")[0])
-    for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
-        import_module(f"{package.__name__}.{module.name}")
+    folder = base.__module__.rpartition(".")[0]
+    if "." in folder:  # a file at the top of a package is its own register
+        for module in pkgutil.iter_modules(import_module(folder).__path__):
+            import_module(f"{folder}.{module.name}")
     found, waiting = [], [base]
     while waiting:
         kind = waiting.pop()

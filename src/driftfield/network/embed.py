@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -40,7 +41,7 @@ def divisor(n: int, most: int) -> int:
     return next(d for d in range(max(1, min(n, most)), 0, -1) if n % d == 0)
 
 
-def check_sizes(**sizes: int) -> None:
+def check_sizes(sizes: Mapping[str, int]) -> None:
     """Raise a ValueError that names the first of the `sizes` which is not a whole number >= 1."""
     for name, size in sizes.items():
         if size < 1 or size != int(size):
@@ -67,7 +68,7 @@ class Conditioning(nn.Module):
         and for the step counts of discrete-time models, which span 1000.
         """
         super().__init__()
-        check_sizes(width=width, features=features)
+        check_sizes({"width": width, "features": features})
         if features % 2:
             raise ValueError(f"sinusoidal features come in pairs, so their number must be even, got {features}")
         if classes < 0 or augments < 0:

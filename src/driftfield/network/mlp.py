@@ -38,7 +38,7 @@ class MLP(nn.Module):
         """
         super().__init__()
         self.shape = tuple(shape)
-        check_sizes(width=width, depth=depth, **{f"shape[{i}]": n for i, n in enumerate(self.shape)})
+        check_sizes({"width": width, "depth": depth, **{f"shape[{i}]": n for i, n in enumerate(self.shape)}})
         check_dropout(dropout)
         if waves < 0:
             raise ValueError(f"waves must be at least 0, got {waves}")

@@ -46,7 +46,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.shape = tuple(shape)
         sizes = {f"shape[{i}]": n for i, n in enumerate(self.shape)}
-        check_sizes(width=width, depth=depth, heads=heads, **sizes)
+        check_sizes({"width": width, "depth": depth, "heads": heads, **sizes})
         check_dropout(dropout)
         self.patch: tuple[int, ...] = ()
         if patch == 0:

@@ -56,8 +56,8 @@ class UNet(nn.Module):
         if not 2 <= len(shape) <= 4:
             raise ValueError(f"shape must be (C, *grid) with 1, 2 or 3 grid axes, got {tuple(shape)}")
         channels, *grid = shape
-        check_sizes(**{f"shape[{i}]": n for i, n in enumerate(shape)}, width=width, blocks=blocks, head=head)
-        check_sizes(levels=len(multipliers), **{f"multipliers[{i}]": m for i, m in enumerate(multipliers)})
+        check_sizes({f"shape[{i}]": n for i, n in enumerate(shape)} | {"width": width, "blocks": blocks, "head": head})
+        check_sizes({"levels": len(multipliers)} | {f"multipliers[{i}]": m for i, m in enumerate(multipliers)})
         check_dropout(dropout)
         self.channels, self.axes, self.levels = channels, len(grid), len(multipliers)
         self._check_grid(grid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..data.digits import Digits
 from ..objective.matching import Matching
+from ..optim import AdamW
 from ..plain import Build
 from ..process.poisson import PFGMPP
 from ..recipe import Recipe, Training
@@ -13,7 +14,9 @@ def digits() -> Recipe:
     """PFGM++ at D = 128 on scikit-learn's 1,797 digits; the expected scores are in docs/benchmarks.md."""
     return Recipe(
         data=Digits(),
-        network=Build("driftfield.network.unet:UNet", {"width": 32, "multipliers": (1, 2), "dropout": 0.1}),
+        network=Build("driftfield.network.unet:UNet", {"width": 32, "multipliers": (1, 2)}),
         objective=Matching(PFGMPP(D=128.0)),
-        training=Training(minutes=1.0, batch=128, warmup=100, ema_halflife=50_000, show_every=1000),
+        training=Training(
+            minutes=1.0, batch=128, optimizer=AdamW(lr=4e-3), warmup=100, ema_halflife=50_000, held_every=250
+        ),
     )

@@ -23,7 +23,7 @@ from ..recipe import Sampling
 from ..train.load import load
 from .device import device_named
 
-_IN_GRID = 64
+_IN_GRID = 100
 _CSV_COLUMNS = 100
 
 
