@@ -120,3 +120,17 @@ def test_s_noise_scales_the_noise_of_climbs():
     sd = 1.1 * (process.sigma(t) ** 2 - ratio**2 * process.sigma(s) ** 2).sqrt().item()
     assert abs(up.mean().item() - ratio * 0.3) < 4 * sd / 20_000**0.5
     assert abs(up.std().item() / sd - 1) < 4 / (2 * 20_000) ** 0.5
+
+
+@pytest.mark.parametrize("solver", [df.Euler(), df.Heun(), df.RK4()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("process", [df.EDM(), df.VP(), df.SubVP(), df.VE(), df.Rectified(), df.PFGMPP(D=8.0)], ids=str)
+def test_nothing_reads_the_device_inside_the_loop(process, solver):
+    """A state without storage: whatever would wait for its values (`item`, `bool`, a copy to the host) raises."""
+    denoiser = df.Preconditioned(df.MLP((3,), width=8, depth=1), process).to("meta")
+    x = torch.empty(4, 3, device="meta")
+    with pytest.raises((RuntimeError, NotImplementedError), match=r"[Mm]eta"):
+        x.sum().item()
+    grid = df.power(process, 4) if isinstance(process, df.Rectified) else df.karras(process, 4)
+    last = df.sample(df.Reverse(process, denoiser), x, grid, solver, torch.Generator())
+    assert last.device.type == "meta"
+    assert last.dtype == torch.float32

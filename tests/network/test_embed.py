@@ -49,7 +49,7 @@ def test_what_was_not_built_is_refused():
     with pytest.raises(ValueError, match="must be even, got 7"):
         Conditioning(16, features=7)
     with pytest.raises(ValueError, match="depth must be a whole number of at least 1, got 0"):
-        check_sizes(width=3, depth=0)
+        check_sizes({"width": 3, "depth": 0})
 
 
 def test_divisor_and_zeroed():
