@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from driftfield.data.digits import Digits
 from driftfield.data.picture import picture
 
-BOUND = 5.0
+BOUND = 0.7
 NAMES = {"pfgmpp": "PFGM++ (D = 128)", "edm": "EDM"}
 
 

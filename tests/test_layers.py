@@ -9,7 +9,7 @@ import driftfield
 
 ROOT = Path(driftfield.__file__).parent
 LAYERS = [
-    ["names"],
+    ["names", "files"],
     ["linear", "rng", "special", "plain", "optim"],
     ["process", "network"],
     ["denoise"],

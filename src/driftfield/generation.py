@@ -16,11 +16,12 @@ from torch import Tensor
 
 from .denoise.base import Denoiser
 from .field.reverse import Reverse
+from .files import part_of
 from .grid import named_grid
 from .names import pick
 from .process.base import Process
-from .rng import rows
-from .solve.base import Solver, cost, integrate
+from .rng import device_of, rows
+from .solve.base import Solver, cost, integrate, moves
 from .solve.rk import SOLVERS
 
 Builder = Callable[..., Tensor]
@@ -65,11 +66,16 @@ def plan(
         raise ValueError(f"nfe counts evaluations of the denoiser and must be at least 1, got {nfe}")
     build = named_grid(grid) if isinstance(grid, str) else grid
     high = {} if level is None else {"high": level}
-    for steps in range(nfe, 0, -1):
+    steps = nfe
+    while True:
         path = build(process, steps, **high)
         spent = cost(path, solver, again)
         if spent <= nfe:
             return Plan(path, solver, again, spent)
+        if steps == 1:
+            break
+        dearest = max(by.evaluations(t, s) for t, s, by in moves(path, solver, again) if by is not None)
+        steps = max(1, steps - -(-(spent - nfe) // dearest))  # each step less saves at most this much: none is missed
     raise ValueError(f"one step of {type(solver).__name__} on this grid costs {spent} evaluations, more than nfe={nfe}")
 
 
@@ -120,7 +126,8 @@ def generate(
 
     Spends at most `nfe` evaluations of the denoiser per sample (20 unless given; a path given as `grid` is walked
     whole); the result's attribute `nfe` says how many it spent. `start` holds clean data, one for all rows or one
-    each, which are noised to the path's first time in place of a draw from the prior; `level` is the level to start
+    each, which are noised to the path's first time in place of a draw from the prior (a path that begins below the
+    process's far end, with no `start`, begins at the noise of its first time alone); `level` is the level to start
     from (SDEdit). `cond` is passed to the denoiser, tensors of length n split with the batch. `to` is a `.npy` file
     to write while drawing, for more samples than memory holds; the result is then a view of that file.
     Raises: ValueError for a bad budget, shape or name; FloatingPointError naming the first step whose state was not
@@ -133,6 +140,8 @@ def generate(
     if level is not None and start is None:
         raise ValueError("a level to start from goes with clean data to start from: give start=")
     route = plan(process, solver=solver, nfe=nfe, grid=grid, level=level, again=again)
+    if start is None and route.path[-1] > route.path[0]:
+        raise ValueError("a path that ends above its start encodes data; give the data as start=")
     if start is not None:
         start = _start(start, shape, dtype).to(device)
     with _Output(n, event, dtype, to) as out, _bar(n, len(route.path), progress) as advance:
@@ -140,7 +149,7 @@ def generate(
             j = min(i + batch, n)
             rng = rows(seed, first + i, first + j, device)
             if start is None:
-                x = process.prior((j - i, *event), rng, dtype)
+                x = _first(process, route.path[0], (j - i, *event), rng, dtype)
             else:
                 clean = start.expand(n, *event)[i:j]
                 x = process.perturb(clean, route.path[0], rng)
@@ -149,6 +158,13 @@ def generate(
     result = out.result
     result.nfe = route.nfe  # type: ignore[attr-defined]
     return result
+
+
+def _first(process: Process, t: Tensor, shape: tuple[int, ...], rng: Any, dtype: torch.dtype) -> Tensor:
+    """The prior; or, for a path that begins below the process's far end, the noise of its first time."""
+    if abs(t.item() - process.span[1]) <= 1e-9 * process.span[1]:
+        return process.prior(shape, rng, dtype)
+    return process.perturb(torch.zeros(shape, dtype=dtype, device=device_of(rng)), t, rng)
 
 
 @torch.no_grad()
@@ -174,13 +190,20 @@ class _Output:
         self.path = None if to is None else Path(to)
         if self.path is not None and self.path.suffix != ".npy":
             raise ValueError(f"samples stream to a .npy file, got {str(to)!r}")
-        self.part = None if self.path is None else self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self.part = None if self.path is None else part_of(self.path)
         self.tensor = torch.empty(n, *event, dtype=dtype) if self.part is None else self._open((n, *event), dtype)
 
     def _open(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         assert self.part is not None
         kind = torch.empty(0, dtype=dtype).numpy().dtype
-        return torch.from_numpy(np.lib.format.open_memmap(self.part, mode="w+", dtype=kind, shape=shape))
+        try:
+            kept = np.lib.format.open_memmap(self.part, mode="w+", dtype=kind, shape=shape)
+            with open(self.part, "rb+") as file:  # claim the space now: a full disk would kill a mapped write
+                os.posix_fallocate(file.fileno(), 0, self.part.stat().st_size)
+        except OSError as error:
+            self.part.unlink(missing_ok=True)
+            raise OSError(f"cannot write {self.path}: {error}; free some space or choose another folder") from error
+        return torch.from_numpy(kept)
 
     def put(self, i: int, j: int, x: Tensor) -> None:
         if tuple(x.shape[1:]) != tuple(self.tensor.shape[1:]):
@@ -207,6 +230,7 @@ def _bar(n: int, steps: int, show: bool) -> Any:
     """A context that gives a function to call with the rows just moved one step."""
     if not show:
         return nullcontext(lambda rows: None)
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     class Bar(Progress):
@@ -215,4 +239,10 @@ def _bar(n: int, steps: int, show: bool) -> Any:
             task = self.add_task("sampling", total=n)
             return lambda rows: self.advance(task, rows / steps)
 
-    return Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )

@@ -32,6 +32,9 @@ def _levels(process: Process, high: float | None, low: float | None) -> tuple[fl
     high, low = top if high is None else high, bottom if low is None else low
     if not 0 < low < high:
         raise ValueError(f"a grid runs from a level `high` down to a level `low` > 0, got high={high}, low={low}")
+    if process.time(_double(low)) <= 0:
+        least = process.level(_double(0.0)).item()
+        raise ValueError(f"{type(process).__name__} has no level at or below {least:g}, got low={low}; raise low")
     return high, low
 
 
@@ -124,7 +127,8 @@ def churn(
 ) -> Tensor:
     """Before each step that starts at a level inside `[low, high]`, climb by the factor `1 + amount / steps`.
 
-    The factor is at most `sqrt(2)`. `low` and `high` are levels; without `process`, times are taken to be levels, as
+    The factor is at most `sqrt(2)`; nothing is above an infinite level, the start of a path from noise without signal.
+    `low` and `high` are levels; without `process`, times are taken to be levels, as
     they are for EDM and PFGM++. Source: Karras et al. 2022, Alg. 2. [karras2022edm]
     """
     if amount < 0:
@@ -133,7 +137,7 @@ def churn(
     gain = 1 + min(amount / (len(grid) - 1), math.sqrt(2) - 1)
     path: list[Tensor] = []
     for t in grid[:-1]:
-        inside = gain > 1 and low <= level(t).item() <= high
+        inside = gain > 1 and low <= level(t).item() <= high and math.isfinite(level(t).item())
         path += [t, time(level(t) * gain)] if inside else [t]
     return torch.stack([*path, grid[-1]])
 

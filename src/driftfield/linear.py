@@ -18,12 +18,20 @@ from torch import Tensor
 
 
 def expand(a: Tensor, like: Tensor) -> Tensor:
-    """View a `()` or `(B,)` tensor so that it broadcasts over the rows of `like`, shape `(B, ...)`."""
+    """Shape a `()` or `(B,)` tensor so that it broadcasts over the rows of `like`, `(B, ...)`, and does not promote it.
+
+    One number per row takes the dtype of `like`; a `()` tensor stays as it is, since torch never promotes by one.
+    """
     if a.ndim == 0:
         return a
     if a.ndim != 1 or len(a) not in (1, len(like)):
         raise ValueError(f"expected one number, or one per row of a batch of {len(like)}; got shape {tuple(a.shape)}")
-    return a.reshape(-1, *[1] * (like.ndim - 1))
+    return a.reshape(-1, *[1] * (like.ndim - 1)).to(like.dtype)
+
+
+def flat(x: Tensor) -> Tensor:
+    """The rows of `x` `(B, *data)` as vectors, `(B, N)`: N is 1 for `(B,)`, and B may be 0."""
+    return x.reshape(len(x), math.prod(x.shape[1:]))
 
 
 class Linear(ABC):
@@ -69,7 +77,7 @@ class Scalar(Linear):
     a: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        return expand(self.a, x).to(x.dtype) * x
+        return expand(self.a, x) * x
 
     def __matmul__(self, other: Self) -> Self:
         return type(self)(self.a * other.a)

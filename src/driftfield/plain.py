@@ -10,8 +10,10 @@ import ast
 import dataclasses
 import inspect
 import math
+import os
 import pkgutil
 import re
+import sys
 import types
 import typing
 from collections.abc import Sequence
@@ -51,18 +53,35 @@ def locate(path: str, trust: Sequence[str] | None = None) -> Any:
     """
     module, _, name = path.partition(":")
     prefixes = None if trust is None else ("driftfield", *trust)
-    if prefixes is not None and not any(module == p or module.startswith(p + ".") for p in prefixes):
+    if prefixes is not None and not _within(module, prefixes):
         raise ValueError(f"{path!r} is outside the trusted modules ({', '.join(prefixes)}); pass trust=({module!r},)")
     if not name or not all(part.isidentifier() for part in module.split(".")):
         raise ValueError(
             f"{path!r} is not an import path; expected module:name, such as driftfield.process.poisson:PFGMPP"
         )
+    if prefixes is None and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # the user named it, and means the file in front of them
     try:
-        return getattr(import_module(module), name)
+        found = getattr(import_module(module), name)
     except ImportError as error:
         raise ValueError(f"cannot import {module!r}: {error}") from error
     except AttributeError:
         raise ValueError(f"module {module!r} has no {name!r}") from None
+    if prefixes is not None and not _within(str(getattr(found, "__module__", "")), prefixes):
+        raise ValueError(f"{path!r} leads outside the trusted modules ({', '.join(prefixes)})")
+    return found
+
+
+def _within(module: str, prefixes: Sequence[str]) -> bool:
+    return any(module == p or module.startswith(p + ".") for p in prefixes)
+
+
+def packages_in(plain: Any) -> tuple[str, ...]:
+    """The top-level packages that a plain value would import: what its own author trusts."""
+    if isinstance(plain, dict):
+        own = {str(plain[k]).partition(":")[0].partition(".")[0] for k in ("is", "target") if k in plain}
+        return tuple(sorted(own | {p for v in plain.values() for p in packages_in(v)}))
+    return tuple(sorted({p for v in plain for p in packages_in(v)})) if isinstance(plain, list) else ()
 
 
 def to_plain(value: Any) -> Any:
@@ -104,7 +123,7 @@ def from_plain(plain: Any, trust: Sequence[str] = ()) -> Any:
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         raise ValueError(f"{plain['is']!r} is not a dataclass, so it cannot stand in a recipe")
     if kind is Build:
-        locate(plain["target"], trust)
+        _check_module(plain.get("target"), trust)
     hints, values = typing.get_type_hints(kind), {}
     for name, inner in plain.items():
         if name == "is":
@@ -115,6 +134,15 @@ def from_plain(plain: Any, trust: Sequence[str] = ()) -> Any:
         number = float in (hints[name], *typing.get_args(hints[name]))
         values[name] = float(value) if number and value in ("inf", "-inf", "nan") else value
     return kind(**values)
+
+
+def _check_module(target: Any, trust: Sequence[str]) -> None:
+    """A file may name the network it needs, and nothing else that could be called."""
+    from torch import nn
+
+    found = locate(str(target), trust)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ValueError(f"{target!r} is not a network (a torch module), so a recipe file may not build it")
 
 
 def _fields(kind: Any) -> list[str]:
@@ -208,19 +236,36 @@ def _value(bases: Sequence[type], text: str) -> Any:
         raise ValueError(f"{text!r} is not the name of a class, such as PFGMPP or PFGMPP(D=64)")
     called, inside = match.groups()
     if ":" in called:
-        made = locate(called)()
+        kind = locate(called)
     else:
         known = {k.__name__: k for base in bases for k in choices(base)}
         if called not in known:
             raise ValueError(unknown(called, known, bases[0].__name__.lower()))
-        made = known[called]()
-    for part in (inside or "").split(","):
-        if part.strip():
-            key, _, option = part.partition("=")
-            made = override(made, key.strip(), option.strip())
+        kind = known[called]
+    made = _made(kind, text)
+    for key, option in _options(inside or "", text):
+        made = override(made, key, option)
     if not isinstance(made, tuple(bases)):
         raise ValueError(f"{text!r} makes a {type(made).__name__}, which is not a {bases[0].__name__}")
     return made
+
+
+def _made(kind: Any, text: str) -> Any:
+    try:
+        return kind()
+    except TypeError as error:
+        raise ValueError(f"{text!r} cannot be made from its name alone ({error}); set its parts instead") from None
+
+
+def _options(inside: str, text: str) -> list[tuple[str, str]]:
+    """The options between parentheses, `a=1, b=(2, 3)`, each with the text of its value."""
+    try:
+        call = ast.parse(f"f({inside})", mode="eval").body
+    except SyntaxError:
+        call = None
+    if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+        raise ValueError(f"{text!r} should read like PFGMPP(D=64, span=(0.01, 50))")
+    return [(str(k.arg), ast.unparse(k.value)) for k in call.keywords]
 
 
 def choices(base: type) -> list[type]:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .data.base import Data, Info
+from .denoise.base import Denoiser
 from .denoise.preconditioned import Preconditioned
+from .generation import generate
 from .objective.laws import Balanced
 from .objective.matching import Matching
 from .optim import AdamW, Optimizer
 from .plain import Build, from_plain, settled, to_plain
+from .solve.base import Solver
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
@@ -55,6 +60,8 @@ class Training:
             raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if self.batch < 1 or self.accumulate < 1 or self.batch % self.accumulate:
             raise ValueError(f"batch={self.batch} must be a multiple of accumulate={self.accumulate}, both at least 1")
+        if self.steps is not None and self.minutes is not None:
+            raise ValueError(f"give steps or minutes, not both (steps={self.steps}, minutes={self.minutes})")
         if (self.steps is not None and self.steps < 1) or (self.minutes is not None and not self.minutes > 0):
             raise ValueError(f"steps and minutes must be positive, got steps={self.steps}, minutes={self.minutes}")
         if not 0 <= self.decay <= 1 or self.warmup < 0 or self.skip < 0:
@@ -112,6 +119,43 @@ class Recipe:
         )
         autocast = PRECISIONS[self.training.precision]
         return Preconditioned(network, self.objective.process, self.sigma_data, self.scaling, autocast)
+
+    def sample(
+        self,
+        denoiser: Denoiser,
+        n: int,
+        *,
+        solver: str | Solver | None = None,
+        nfe: int | None = None,
+        grid: str | None = None,
+        seed: int = 0,
+        cond: Any = None,
+        start: Tensor | None = None,
+        level: float | None = None,
+        batch: int = 256,
+        device: torch.device | str = "cpu",
+        to: str | Path | None = None,
+        progress: bool = False,
+    ) -> Tensor:
+        """`generate` with this recipe's process, shape and `sampling`, where nothing else is asked."""
+        if self.info is None:
+            raise ValueError("this recipe has not met its data yet; call resolved(info) first")
+        return generate(
+            self.objective.process,
+            denoiser,
+            (n, *self.info.shape),
+            solver=self.sampling.solver if solver is None else solver,
+            nfe=self.sampling.nfe if nfe is None else nfe,
+            grid=self.sampling.grid if grid is None else grid,
+            seed=seed,
+            cond=cond,
+            start=start,
+            level=level,
+            batch=batch,
+            device=device,
+            to=to,
+            progress=progress,
+        )
 
     def with_fields(self, settings: Sequence[str]) -> Recipe:
         """The recipe with `a.b.c=value` settings applied. Raises: ValueError naming the fields that exist."""

@@ -26,11 +26,19 @@ def _mix(x: int) -> int:
     return x ^ (x >> 16)
 
 
+def _absorb(state: int, key: int, first: int) -> int:
+    """The state after the pieces of 32 bits of `key`, from the piece `first` on."""
+    for place in range(first, max(1, -(-key.bit_length() // 32))):
+        state = _mix(state * 31 + (key >> 32 * place) + place * 0x9E3779B9 + 0x85EBCA6B)
+    return state
+
+
 def seeded(seed: int, *keys: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator that depends on `seed` and `keys` alone.
 
     The CPU generator keeps only 32 bits of a seed, so a hash of many keys would collide after some 60,000 of them.
-    The last key therefore enters by a bijection: up to 2^32 values of it, the rest held fixed, give distinct streams.
+    The last key therefore enters by a bijection: its values below 2^32, the rest held fixed, give distinct streams.
+    A larger key is absorbed in pieces of 32 bits, each with its place, so that it is not mistaken for several keys.
     Raises: ValueError for a negative seed or key.
     """
     if seed < 0 or any(k < 0 for k in keys):
@@ -38,13 +46,9 @@ def seeded(seed: int, *keys: int, device: torch.device | str = "cpu") -> torch.G
     *head, last = (seed, *keys)
     state = 0x9E3779B9
     for key in head:
-        while True:
-            state = _mix(state * 31 + key + 0x85EBCA6B)
-            key >>= 32
-            if not key:
-                break
+        state = _absorb(state, key, 0)
     generator = torch.Generator(device)
-    generator.manual_seed(_mix((last + state) & _MASK) if head else last)
+    generator.manual_seed(_mix(last + _absorb(state, last, 1)) if head else last)
     return generator
 
 
@@ -104,7 +108,7 @@ def gamma(shape: float, like: Tensor, rng: Rng) -> Tensor:
     if len(rng) != len(like):
         raise ValueError(f"{len(rng)} generators for a batch of {len(like)} rows; give one per row, or a single one")
     draws = [torch._standard_gamma(c, generator=g) for c, g in zip(concentration, rng, strict=True)]
-    return torch.stack(draws)
+    return torch.stack(draws) if draws else concentration
 
 
 def chi_square(freedom: float, like: Tensor, rng: Rng) -> Tensor:

@@ -26,6 +26,9 @@ for verb in (train, sample, evaluate, recipes, doctor):
 
 def main() -> None:
     """Run a command: exit status 0, 1 (failed), 2 (usage) or 130 (interrupted), and one sentence for an error."""
+    import warnings
+
+    warnings.showwarning = lambda message, *rest, **more: print(f"Warning: {message}", file=sys.stderr)
     try:
         app()
     except KeyboardInterrupt:

@@ -10,12 +10,12 @@ from typing import Any
 from ..data.base import Source
 from ..data.recognise import NAMES, find, named
 from ..names import unknown
-from ..plain import from_plain, locate, override, settled
+from ..plain import locate, override, settled
 from ..recipe import Recipe
 from ..recipes import RECIPES
-from ..train.checkpoint import read
 from ..train.defaults import recipe_for
 from ..train.load import find as weights_of
+from ..train.load import weights_and_recipe
 
 
 def asked_recipe(
@@ -27,15 +27,34 @@ def asked_recipe(
     steps: int | None,
     seed: int | None,
     settings: Sequence[str],
+    trust: Sequence[str] = (),
 ) -> tuple[Recipe, Source, str]:
     """The recipe that the options describe, its opened data, and a name for its run.
 
-    Raises: ValueError or OSError with one sentence.
+    `data` takes the place of the recipe's own; `start` is the run whose weights, and if no recipe is named whose
+    recipe, to begin with. Raises: ValueError or OSError with one sentence.
     """
-    if recipe is None and data is None and start is None:
-        raise ValueError("nothing to train on: give a recipe (driftfield recipes lists them), or --data PATH")
     of_data = [s.removeprefix("data.") for s in settings if s.startswith("data.")]
-    chosen, source, name = _base(recipe, data, start, of_data)
+    chosen, name = _named(recipe, trust)
+    if chosen is None and start is not None:
+        _, old = weights_and_recipe(weights_of(start), trust)
+        chosen, name = replace(old, info=None), f"{Path(start).resolve().stem}-tuned"
+    source: Source | None = None
+    if data is not None:
+        value = settled(find(data), of_data)
+        name = name or Path(data).resolve().stem
+        if chosen is None:
+            source = value.load()
+            chosen = recipe_for(value, source.info)
+        chosen = replace(chosen, data=value)
+    elif chosen is not None:
+        chosen = replace(chosen, data=settled(chosen.data, of_data))
+    elif recipe is not None:
+        value = settled(named(recipe), of_data)
+        source, name = value.load(), recipe
+        chosen = recipe_for(value, source.info)
+    else:
+        raise ValueError("nothing to train on: give a recipe (driftfield recipes lists them), or --data PATH")
     if start is not None:
         chosen = replace(chosen, init=str(weights_of(start).resolve()))
     if process is not None:
@@ -48,36 +67,20 @@ def asked_recipe(
     return chosen, chosen.data.load() if source is None else source, name
 
 
-def _base(
-    recipe: str | None, data: str | None, start: Path | None, of_data: Sequence[str]
-) -> tuple[Recipe, Source | None, str]:
-    """The recipe before its own settings; the data's are applied first, since the data are opened to choose it."""
-    if recipe is None and data is None:
-        assert start is not None
-        _, notes = read(weights_of(start))
-        found = from_plain(notes["recipe"])
-        return _reading(replace(found, info=None), of_data), None, f"{Path(start).stem}-tuned"
-    if recipe is not None and recipe not in NAMES:
-        if recipe.endswith(".json"):
-            return _reading(Recipe.from_json(Path(recipe).read_text()), of_data), None, Path(recipe).stem
-        if ":" in recipe:
-            return _reading(_imported(recipe), of_data), None, recipe.rpartition(":")[2]
-        if data is None:
-            raise ValueError(unknown(recipe, {*NAMES, *RECIPES}, "recipe") + "; for data of your own, give --data PATH")
-    if recipe in RECIPES and data is None:
-        return _reading(RECIPES[recipe](), of_data), None, recipe
-    value = settled(find(data) if data is not None else named(str(recipe)), of_data)
-    source = value.load()
-    return recipe_for(value, source.info), source, Path(data).stem if data is not None else str(recipe)
-
-
-def _reading(recipe: Recipe, of_data: Sequence[str]) -> Recipe:
-    return replace(recipe, data=settled(recipe.data, of_data))
-
-
-def _imported(path: str) -> Recipe:
-    made = locate(path)
-    made = made() if callable(made) else made
-    if not isinstance(made, Recipe):
-        raise ValueError(f"{path!r} makes a {type(made).__name__}, not a recipe")
-    return made
+def _named(recipe: str | None, trust: Sequence[str]) -> tuple[Recipe | None, str]:
+    """The recipe with a name, a file or an import path; None for a data set's name, or for no name at all."""
+    if recipe is None:
+        return None, ""
+    if recipe in RECIPES:
+        return RECIPES[recipe](), recipe
+    if recipe.endswith(".json"):
+        return Recipe.from_json(Path(recipe).read_text(), trust), Path(recipe).stem
+    if ":" in recipe:
+        made = locate(recipe)
+        made = made() if callable(made) else made
+        if not isinstance(made, Recipe):
+            raise ValueError(f"{recipe!r} makes a {type(made).__name__}, not a recipe")
+        return made, recipe.rpartition(":")[2]
+    if recipe not in NAMES:
+        raise ValueError(unknown(recipe, {*NAMES, *RECIPES}, "recipe") + "; for data of your own, give --data PATH")
+    return None, ""

@@ -20,6 +20,7 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="Where the data are, if they have moved")] = None,
     batch: Annotated[int, typer.Option(help="Samples drawn at once")] = 256,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [cuda if there is one]")] = None,
+    trust: Annotated[list[str] | None, typer.Option(help="Package whose modules the run may import")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON record")] = False,
 ) -> None:
     """Score a model: Fréchet distance, KID, sliced Wasserstein, distance to training data."""
@@ -39,6 +40,7 @@ def evaluate(
         data=data,
         batch=batch,
         device=device,
+        trust=trust or (),
         progress=not json,
     )
     if json:

@@ -26,6 +26,7 @@ def sample(
     batch: Annotated[int, typer.Option(help="Samples drawn at once")] = 256,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [cuda if there is one]")] = None,
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that already holds samples")] = False,
+    trust: Annotated[list[str] | None, typer.Option(help="Package whose modules the run may import")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON record")] = False,
 ) -> None:
     """Draw samples from a trained model: pictures and a grid, or arrays, as fits the data."""
@@ -46,6 +47,7 @@ def sample(
         level=level,
         batch=batch,
         device=device,
+        trust=trust or (),
         force=force,
         progress=not json,
     )

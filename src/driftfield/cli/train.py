@@ -22,13 +22,14 @@ def train(
     start: Annotated[Path | None, typer.Option("--from", help="Run or weights file to start from")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Field of the recipe: a.b.c=value")] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Train on the CPU even where there is an accelerator")] = False,
+    trust: Annotated[list[str] | None, typer.Option(help="Package whose modules the run may import")] = None,
     dry: Annotated[bool, typer.Option("--dry", help="Print the recipe and stop")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON line per report")] = False,
 ) -> None:
     """Train a model. The same command again resumes the run."""
     from .build import asked_recipe
 
-    chosen, source, name = asked_recipe(recipe, data, start, process, minutes, steps, seed, settings or [])
+    chosen, source, name = asked_recipe(recipe, data, start, process, minutes, steps, seed, settings or [], trust or [])
     if dry:
         print(chosen.to_json())
         return

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,40 +15,39 @@ from .base import Data, Source
 from .stored import stored
 
 Values = npt.NDArray[Any] | Tensor
+Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any] | None]
 
 
 @dataclass(frozen=True)
 class InMemory(Data):
     """An array handed over in Python, `InMemory.of(x, labels)`; `stored` says what its shape and dtype mean.
 
-    The fields only describe it: shape, dtype and a SHA-256 digest of the numbers (labels included). The array itself
-    is no field, so it is neither written to files nor compared, and a value read back from a file cannot be loaded.
+    The fields describe it: shape, dtype and a SHA-256 digest of the numbers (labels included). The array itself is
+    neither written to files nor compared, so a value read back from a file cannot be loaded.
     """
 
     shape: tuple[int, ...]
     dtype: str
     digest: str
     held: float = 0.1
-    _arrays: ClassVar[tuple[npt.NDArray[Any], npt.NDArray[Any] | None] | None] = None
+    arrays: Arrays | None = field(default=None, compare=False, repr=False, metadata={"plain": False})
 
     @classmethod
     def of(cls, x: Values, labels: Values | None = None, held: float = 0.1) -> Self:
         """Describe `x`, `(M, ...)`, and its `labels`, `(M,)`; the memory is shared, not copied."""
         arrays = _numpy(x), None if labels is None else _numpy(labels)
-        value = cls(arrays[0].shape, str(arrays[0].dtype), _digest(*arrays), held)
-        object.__setattr__(value, "_arrays", arrays)
-        return value
+        return cls(arrays[0].shape, str(arrays[0].dtype), _digest(*arrays), held, arrays)
 
     def load(self) -> Source:
         """Raises: ValueError when the array is not here, has changed since, or cannot be used (see `stored`)."""
-        if self._arrays is None:
+        if self.arrays is None:
             raise ValueError(
                 f"this run learned an array of shape {tuple(self.shape)} that was in memory and was not saved with it; "
                 "hand it over again with InMemory.of(x, labels)"
             )
-        if _digest(*self._arrays) != self.digest:
+        if _digest(*self.arrays) != self.digest:
             raise ValueError("the array has changed since it was handed over; hand it over again with InMemory.of")
-        return stored(*self._arrays, self.held)
+        return stored(*self.arrays, self.held)
 
 
 def _numpy(x: Values) -> npt.NDArray[Any]:

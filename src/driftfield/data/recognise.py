@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import MISSING, fields
-from difflib import get_close_matches
 from pathlib import Path
 
+from ..names import unknown
 from .array import SUFFIXES as ARRAY_SUFFIXES
 from .array import Array
 from .base import Data
@@ -35,9 +35,7 @@ def named(name: str) -> Data:
     """
     kind = NAMES.get(name)
     if kind is None:
-        near = get_close_matches(name.lower(), NAMES, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown data set {name!r}; {hint}known: {', '.join(NAMES)}")
+        raise ValueError(unknown(name, NAMES, "data set"))
     if any(f.default is MISSING for f in fields(kind)):  # type: ignore[arg-type]
         raise ValueError(f"the data set {name!r} needs a path, so give that instead of the name (--data PATH)")
     return kind()
@@ -48,7 +46,7 @@ def recognise(path: str | os.PathLike[str]) -> Data:
 
     Raises: FileNotFoundError, or ValueError for anything else, saying what can be read.
     """
-    path = os.fspath(path)
+    path = os.path.abspath(path)  # so that a run finds its data from wherever it is resumed
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no file or folder {path}")
     if Path(path).is_dir():
@@ -65,9 +63,11 @@ def recognise(path: str | os.PathLike[str]) -> Data:
 
 
 def find(text: str) -> Data:
-    """The data set that `text` means: a short name if there is such a one, else a path.
+    """The data set that `text` means: what is at that path if anything is, else a short name.
 
     Raises: as `named` where `text` looks like a name (no folder, no suffix, nothing there), else as `recognise`.
     """
-    looks_like_name = Path(text).name == text and not Path(text).suffix and not Path(text).exists()
-    return named(text) if text in NAMES or looks_like_name else recognise(text)
+    if Path(text).exists():
+        return recognise(text)
+    looks_like_name = Path(text).name == text and not Path(text).suffix
+    return named(text) if looks_like_name else recognise(text)

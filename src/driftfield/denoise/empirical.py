@@ -9,7 +9,8 @@ at small noise the product alone cannot rank near neighbours in float32. Hence, 
 3. otherwise the streamed sums are used, if the measured error cannot move the mean by 1e-4 of the data's scale;
 4. rows for which neither holds (a crowd of near-duplicates at tiny noise) run again in float64.
 
-Step 4 makes the host wait for one flag per call; input in float64 needs no such flag.
+Step 4 makes the host wait for one flag per call; input in float64 needs no such flag. So does a condition, for the
+check of its classes.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class Empirical:
 
     Shapes: `data` is `(M, *data)`; `labels`, if given, `(M,)` int64 classes >= 0; `x` is `(B, *data)`; `t` is `()` or
             `(B,)` and not 0; `cond` is `()` or `(B,)` int64: only data of that class count, and -1 means all.
-    Exact:  in float64 to rounding, in float32 to 1e-4 of the data's root mean square about its mean, for any offset
-            of the data and any noise. Memory beyond the data: a few tensors of 1024 x `tile` and of `tile` x N.
+    Exact:  in float64 to rounding, in float32 to 1e-4 of the data's root mean square about its mean or to one rounding
+            of the output, whichever is more, for any offset of the data and any noise. Memory beyond the data: a few tensors of 1024 x `tile` and of `tile` x N.
     Raises: TypeError for a process that is not isotropic; ValueError for shapes, labels or conditions that do not fit.
     Source: Xu et al. 2023, App. A (STF); the law of each process in place of the Gaussian. [xu2023stf]
     """
@@ -119,8 +120,9 @@ class Empirical:
             raise ValueError("this Empirical was given no labels, so it takes no condition; pass labels=...")
         if cond.dtype != torch.int64 or cond.shape not in ((), (len(x),)):
             raise ValueError(f"a condition is () or ({len(x)},) int64, got {cond.dtype} {tuple(cond.shape)}")
-        known = torch.cat((self._counts, self._counts.new_ones(1)))  # index -1 is the last: every class
-        if not bool(((cond >= -1) & (cond < len(self._counts))).all()) or not bool(known[cond].all()):
+        known = torch.cat((self._counts, self._counts.new_ones(1))) > 0  # index -1 is the last: every class
+        inside = (cond >= -1) & (cond < len(self._counts))
+        if not bool((inside & known[cond.where(inside, -1)]).all()):
             raise ValueError(f"a condition names a class without data: {sorted(set(cond.flatten().tolist()))}")
         return cond.expand(len(x))
 
@@ -222,7 +224,8 @@ class Empirical:
         for start in range(0, max(1, len(x)), size):
             part = slice(start, start + size)
             t = time[part] if time.ndim else time
-            a = self.process.alpha(t)[..., None]
+            a = self.process.alpha(t)
+            a = a[..., None] if a.ndim else a  # a number stays one: it may be on the CPU, the data elsewhere
             valid = sums.near[part] < torch.finfo(x.dtype).max / 8
             y = self.data[sums.which[part]].flatten(2).double()
             r = x[part, None].double() - a * y

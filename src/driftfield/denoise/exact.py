@@ -55,7 +55,8 @@ class Normal:
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """`E[x_0 | x_t = x]`, shaped and typed like `x`; `t` is `()` or `(B,)`, and may be 0."""
         mean, std = (torch.as_tensor(v, dtype=torch.float64, device=x.device) for v in (self.mean, self.std))
-        a, s = expand(self.process.alpha(t.double()), x), expand(self.process.sigma(t.double()), x)
+        x64 = x.double()
+        a, s = expand(self.process.alpha(t.double()), x64), expand(self.process.sigma(t.double()), x64)
         known = std == 0  # whatever the noise, which may be 0 as well
         gain = torch.where(known, 0, a * std.square()) / torch.where(known, 1, (a * std).square() + s.square())
-        return (mean + gain * (x - a * mean)).to(x.dtype)
+        return (mean + gain * (x64 - a * mean)).to(x.dtype)

@@ -40,7 +40,8 @@ class Mixture:
 
     Shapes: `weights` is `(K,)`, `means` `(K, N)`, `covariances` `(K, N, N)`; `x` is `(B, N)`, `t` is `()` or `(B,)`.
     Exact:  in float64 to about 1e-12, at any degrees of freedom of the noise and for any `x`; all arithmetic is in
-            float64, whatever the type of `x`.
+            float64, whatever the type of `x`. Under Student's t an accelerator's host waits several times a call, to
+            see whether the integrals have converged; a singular covariance costs one wait under any noise.
     Raises: TypeError for noise that is neither Gaussian nor Student's t; ValueError for weights that are not positive
             with sum 1, and for covariances that are not symmetric and positive semi-definite.
     Source: Student's t as a Gaussian scale mixture, Andrews and Mallows 1974; the trapezoidal rule, Trefethen and
@@ -130,7 +131,7 @@ class Mixture:
         a, s = self.process.alpha(time), self.process.sigma(time)
         turned = torch.einsum("bki,kij->bkj", x.double()[:, None] - a * self.means, self._axes)
         spread = (a.square() * self._values).expand(turned.shape)
-        noise = s.square().expand(len(x), 1, 1)
+        noise = turned.new_zeros(len(x), 1, 1) + s.square()  # on the device of `x` also where the time is not
         if self._singular and bool(((spread + noise) <= 0).any()):
             raise ValueError("without noise a singular covariance has no density; choose a time with sigma_t > 0")
         return a, _Modes(turned.square(), spread, noise), turned

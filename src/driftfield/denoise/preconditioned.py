@@ -128,10 +128,8 @@ class Preconditioned(nn.Module):
         """The estimate of `E[x_0 | x_t = x]`: `x` is `(B, *data)`, `t` is `()` or `(B,)`."""
         c_skip, c_out, c_in, c_noise = self.coefficients(t)
         dtype = next((p.dtype for p in self.network.parameters()), x.dtype)
-        if c_noise.ndim == 0 and c_noise.device.type == "cpu":  # a Python number reaches any device without waiting
-            label = torch.full((len(x),), c_noise.item(), dtype=dtype, device=x.device)
-        else:
-            label = c_noise.to(x.device, dtype).expand(len(x))
+        # A sum, because a 0-dim tensor on the CPU reaches any device in it, without a copy and without waiting.
+        label = torch.zeros(len(x), dtype=dtype, device=x.device) + c_noise.to(dtype)
         inner = (expand(c_in, x) * x).to(dtype)
         if self.autocast is None:
             out = self.network(inner, label, cond)

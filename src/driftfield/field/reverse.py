@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..denoise.base import Denoiser
@@ -37,7 +38,13 @@ class Reverse(Field):
         """The denoiser's estimate: the end of the flow if the estimate holds all the way.
 
         For `alpha = 1` this is the Euler step; on VP, whose noise falls like `sqrt(t)`, Euler would leave half of it.
+        Raises: ValueError where the process still carries noise at time 0 (VE): the estimate is not the state there.
         """
+        if self.process.level(torch.zeros((), dtype=torch.float64)) != 0:
+            raise ValueError(
+                f"{type(self.process).__name__} carries noise at time 0, so no path of it ends there; "
+                f"end the path at span[0]={self.process.span[0]:g}"
+            )
         return self.predict(x, t)
 
     def diffuse(self, x: Tensor, s: Tensor, t: Tensor, rng: Rng) -> Tensor:

@@ -30,7 +30,9 @@ def _rows(like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LogNormal(Times):
-    """The logarithm of the level is normal. Source: Karras et al. 2022, Table 1. [karras2022edm]"""
+    """The logarithm of the level is normal; levels outside the process's span may be drawn.
+
+    Source: Karras et al. 2022, Table 1. [karras2022edm]"""
 
     mean: float = -1.2
     std: float = 1.2
@@ -53,7 +55,7 @@ class UniformTime(Times):
 
 @dataclass(frozen=True)
 class LogUniform(Times):
-    """The logarithm of the level is uniform between those of `low` and `high`."""
+    """The logarithm of the level is uniform between those of `low` and `high`, whether or not the span reaches them."""
 
     low: float = 0.002
     high: float = 80.0

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..linear import flat
 from ..network.embed import condition
 from ..process.base import Isotropic
 from ..rng import Rng, uniform
@@ -59,5 +60,5 @@ class Matching(Objective):
         """Losses `(b,)` at given times `(b,)`."""
         x = self.process.perturb(x0, t, rng)
         error = denoiser(x, t, cond) - self.process.target(x, t, x0)
-        losses: Tensor = self.weight(self.process, t) * error.square().flatten(1).mean(1)
+        losses: Tensor = self.weight(self.process, t).to(error.dtype) * flat(error.square()).mean(1)
         return losses

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..linear import expand
 from ..rng import Rng, normal
-from .base import Isotropic, Process, check_span
+from .base import Isotropic, Process, check_climb, check_span
 
 
 class GaussianProcess(Process):
@@ -40,8 +40,11 @@ class ScalarGaussian(Isotropic, GaussianProcess):
     def diffuse(self, x: Tensor, s: Tensor, t: Tensor, rng: Rng) -> Tensor:
         """Draw `x_t` given `x_s = x`, for `t >= s`: noise of variance `sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2`.
 
-        Exact: the marginal law at `t` follows to rounding. Source: Xu et al. 2023, forward step. [xu2023restart]
+        Exact:  the marginal law at `t` follows to rounding.
+        Raises: ValueError for `t < s`, where the times are on the CPU.
+        Source: Xu et al. 2023, forward step. [xu2023restart]
         """
+        check_climb(s, t)
         ratio = self.alpha(t) / self.alpha(s)
         faded, top = ratio * self.sigma(s), self.sigma(t)
         gain = ((top - faded) * (top + faded)).sqrt()  # as a product: no cancellation when t is close to s
@@ -77,6 +80,7 @@ class EDM(ScalarGaussian):
 class VE(ScalarGaussian):
     """Variance exploding: `alpha = 1`, `sigma = sigma_min (sigma_max / sigma_min)^t`, `t` in [1e-5, 1].
 
+    At `t = 0` the noise is still `sigma_min`: no time is free of noise, so the span begins above 0 and grids end there.
     Source: Song et al. 2021, App. C. [song2021score]
     """
 
@@ -87,6 +91,11 @@ class VE(ScalarGaussian):
     def __post_init__(self) -> None:
         check_span(self.span)
         check_span((self.sigma_min, self.sigma_max))
+        if self.span[0] <= 0:
+            raise ValueError(
+                f"time 0 means no noise, but that of VE is sigma_min={self.sigma_min} there; "
+                f"choose span[0] > 0, got {self.span[0]}"
+            )
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ from torch import Tensor
 
 from ..data.base import Info
 from ..data.picture import picture
-from ..generation import generate, plan
+from ..files import part_of
+from ..generation import plan
 from ..names import unknown
 from ..recipe import Sampling
 from ..train.load import load
@@ -42,52 +45,80 @@ def draw(
     batch: int = 256,
     device: str | None = None,
     force: bool = False,
+    trust: Sequence[str] = (),
     progress: bool = False,
 ) -> dict[str, Any]:
     """Draw `n` samples of `run` into the folder `out` and return the record that is written beside them.
 
     Images become one PNG each and `grid.png`; points and vectors `samples.npz` and `samples.csv`; other arrays
-    `samples.npz`. Options left out are the recipe's. Nothing is left behind if it fails.
+    `samples.npz`. Options left out are the recipe's. Nothing is left behind if it fails, and a folder is replaced only
+    if it holds nothing but earlier samples and `force` is given.
     Raises: ValueError, FileNotFoundError or FileExistsError with one sentence.
     """
-    process, denoiser, recipe = load(run)
+    process, denoiser, recipe = load(run, trust)
     info = recipe.info
     assert info is not None
     if n < 1:
         raise ValueError(f"the number of samples must be at least 1, got {n}")
-    how = recipe.sampling
-    how = replace(how, solver=solver or how.solver, nfe=nfe or how.nfe, grid=grid or how.grid)
+    asked: dict[str, Any] = {"solver": solver, "nfe": nfe, "grid": grid}
+    how = replace(recipe.sampling, **{k: v for k, v in asked.items() if v is not None})
     where = device_named(device)
     labels = classes_of(cond, info, n)
     begin = None if start is None else read_start(Path(start), info)
     if start is not None and level is None:
         raise ValueError("--start needs --level: how much noise to add before denoising, such as --level 1")
     base = Path(run) if Path(run).is_dir() else Path(run).parent
-    folder = Path(out) if out is not None else base / f"samples-{seed}"
-    if folder.exists() and any(folder.iterdir()) and not force:
-        raise FileExistsError(f"{folder} already holds files; choose another --out, or overwrite with --force")
-    denoiser = denoiser.to(where)
+    folder = (Path(out) if out is not None else base / f"samples-{seed}").resolve()
+    _check_folder(folder, force)
     spent = plan(process, solver=how.solver, nfe=how.nfe, grid=how.grid, level=level).nfe
+    part = part_of(folder)
     begun = time.perf_counter()
-    samples = generate(
-        process,
-        denoiser,
-        (n, *info.shape),
-        solver=how.solver,
-        nfe=how.nfe,
-        grid=how.grid,
-        seed=seed,
-        cond=None if labels is None else labels.to(where),
-        start=begin,
-        level=level,
-        batch=batch,
-        device=where,
-        progress=progress,
-    )
-    record = _record(run, n, cond, seed, how, spent, start, level)
-    record["seconds"] = round(time.perf_counter() - begun, 3)
-    record["files"] = _write(samples, labels, info, folder, record)
+    try:
+        part.mkdir(parents=True)
+        samples = replace(recipe, sampling=how).sample(
+            denoiser.to(where),
+            n,
+            seed=seed,
+            cond=None if labels is None else labels.to(where),
+            start=begin,
+            level=level,
+            batch=batch,
+            device=where,
+            to=part / "drawn.npy",
+            progress=progress,
+        )
+        record = _record(run, n, cond, seed, how, spent, start, level)
+        record["seconds"] = round(time.perf_counter() - begun, 3)
+        record["files"] = _write(samples, labels, info, part)
+        del samples
+        (part / "drawn.npy").unlink()
+        (part / "record.json").write_text(json.dumps(record, indent=2))
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(part, folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     return {**record, "out": str(folder)}
+
+
+_OURS = re.compile(r"\d+\.png|grid\.png|samples\.(npz|csv)|record\.json")
+
+
+def _check_folder(folder: Path, force: bool) -> None:
+    """Refuse to write where something is: with `force`, only earlier samples of ours may go."""
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; samples go into a folder, so choose another --out")
+    there = sorted(p.name for p in folder.iterdir()) if folder.exists() else []
+    if not there:
+        return
+    foreign = [name for name in there if not _OURS.fullmatch(name)]
+    if foreign or "record.json" not in there:
+        raise FileExistsError(
+            f"{folder} holds files that are not samples ({(foreign or there)[0]}); choose another --out"
+        )
+    if not force:
+        raise FileExistsError(f"{folder} already holds samples; choose another --out, or replace them with --force")
 
 
 def _record(run: Any, n: int, cond: Any, seed: int, how: Sampling, nfe: int, start: Any, level: Any) -> dict[str, Any]:
@@ -135,7 +166,10 @@ def read_start(path: Path, info: Info) -> Tensor:
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path} to start from")
     if path.suffix.lower() == ".npy":
-        values = np.load(path, allow_pickle=False)
+        try:
+            values = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{path} is not a .npy file that can be read ({error})") from None
         values = values[None] if values.ndim < len(info.shape) + (info.kind != "image" or info.shape[0] > 1) else values
         return info.to_model(values)
     if info.kind != "image":
@@ -153,33 +187,25 @@ def read_start(path: Path, info: Info) -> Tensor:
     return info.to_model(np.asarray(image)[None])
 
 
-def _write(samples: Tensor, labels: Tensor | None, info: Info, folder: Path, record: dict[str, Any]) -> list[str]:
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    try:
-        part.mkdir(parents=True)
-        values, files = info.to_user(samples), []
-        image = picture(samples[: _IN_GRID if info.kind == "image" else None], info)
-        if image is not None:
-            image.save(part / "grid.png")
-            files.append("grid.png")
-        if info.kind == "image":
-            digits = max(5, len(str(len(values) - 1)))
-            for i, one in enumerate(values):
-                Image.fromarray(one).save(part / f"{i:0{digits}d}.png")
-            files.append(f"{0:0{digits}d}.png ... {len(values) - 1:0{digits}d}.png")
-        else:
-            extra: dict[str, Any] = {} if labels is None else {"labels": labels.numpy()}
-            np.savez(part / "samples.npz", x=values, **extra)
-            files.append("samples.npz")
-            if values.ndim == 2 and values.shape[1] <= _CSV_COLUMNS:
-                header = ",".join(f"x{i}" for i in range(values.shape[1]))
-                np.savetxt(part / "samples.csv", values, delimiter=",", header=header, comments="", fmt="%.9g")
-                files.append("samples.csv")
-        (part / "record.json").write_text(json.dumps({**record, "files": files}, indent=2))
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(part, folder)
-        return files
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+def _write(samples: Tensor, labels: Tensor | None, info: Info, folder: Path) -> list[str]:
+    """Write the samples in the user's units, a part at a time where they are many; the names of the files."""
+    files = []
+    image = picture(samples[: _IN_GRID if info.kind == "image" else None], info)
+    if image is not None:
+        image.save(folder / "grid.png")
+        files.append("grid.png")
+    if info.kind == "image":
+        digits = max(5, len(str(len(samples) - 1)))
+        for i in range(0, len(samples), 1024):
+            for j, one in enumerate(info.to_user(samples[i : i + 1024]), i):
+                Image.fromarray(one).save(folder / f"{j:0{digits}d}.png")
+        return [*files, f"{0:0{digits}d}.png ... {len(samples) - 1:0{digits}d}.png"]
+    values = info.to_user(samples)
+    extra: dict[str, Any] = {} if labels is None else {"labels": labels.numpy()}
+    np.savez(folder / "samples.npz", x=values, **extra)
+    files.append("samples.npz")
+    if values.ndim == 2 and values.shape[1] <= _CSV_COLUMNS:
+        header = ",".join(f"x{i}" for i in range(values.shape[1]))
+        np.savetxt(folder / "samples.csv", values, delimiter=",", header=header, comments="", fmt="%.9g")
+        files.append("samples.csv")
+    return files

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..data.base import Source
-from ..generation import generate
+from ..data.base import Data, Source
+from ..data.recognise import find
 from ..metric.evaluate import Scores, evaluate
 from ..names import pick
 from ..train.load import load
@@ -28,35 +30,32 @@ def score(
     data: str | None = None,
     batch: int = 256,
     device: str | None = None,
+    trust: Sequence[str] = (),
     progress: bool = False,
 ) -> tuple[Scores, int]:
     """Draw `n` samples of `run` and score them against a split of its data; the scores, and evaluations per sample.
 
     `split` is "held-out" or "train". Where the model has classes they are drawn in the proportions of the reference.
-    `data` replaces the path or name of the data where they have moved. Raises: ValueError or OSError.
+    `data` is where the same data are now, if they have moved. Raises: ValueError or OSError.
     """
-    process, denoiser, recipe = load(run)
+    _, denoiser, recipe = load(run, trust)
     info = recipe.info
     assert info is not None
-    if data is None:
-        source = recipe.data.load()
-    else:
-        from ..data.recognise import find
-
-        source = find(data).load()
-    if tuple(source.info.shape) != tuple(info.shape):
-        raise ValueError(f"the data are of shape {source.info.shape}, the model's samples of {info.shape}")
+    source = (recipe.data if data is None else _moved(recipe.data, data)).load()
+    if source.info != info:
+        raise ValueError(
+            f"these are not the data that {run} was trained on, so their splits would not match; "
+            "train anew, or give the data as they were with --data"
+        )
     reference, labels = _split(source, split)
     where = device_named(device)
     cond = None if labels is None or not info.classes else labels[torch.arange(n) % len(labels)].to(where)
-    how = recipe.sampling
-    samples = generate(
-        process,
+    samples = recipe.sample(
         denoiser.to(where),
-        (n, *info.shape),
-        solver=solver or how.solver,
-        nfe=nfe or how.nfe,
-        grid=grid or how.grid,
+        n,
+        solver=solver,
+        nfe=nfe,
+        grid=grid,
         seed=seed,
         cond=cond,
         batch=batch,
@@ -66,18 +65,17 @@ def score(
     spent: int = samples.nfe  # type: ignore[attr-defined]
     if info.kind == "image":  # a picture has 8 bits: score what a person would be shown
         samples = info.to_model(info.to_user(samples))
-    train, held = source.train()[0], source.held()[0]
-    finite = info.count > 0
-    scores = evaluate(
-        samples,
-        reference,
-        features=features,
-        train=train if finite else None,
-        held=held if finite else None,
-        split=split,
-        sample_seed=seed,
-    )
+    train, held = (source.train()[0], source.held()[0]) if info.count else (None, None)
+    scores = evaluate(samples, reference, features=features, train=train, held=held, split=split, sample_seed=seed)
     return scores, spent
+
+
+def _moved(data: Data, path: str) -> Data:
+    """The same data at another path, read with the same settings."""
+    found = find(path)
+    if type(found) is type(data) and any(f.name == "path" for f in fields(data)):  # type: ignore[arg-type]
+        return replace(data, path=found.path)  # type: ignore[type-var, attr-defined]
+    return found
 
 
 def _split(source: Source, name: str) -> tuple[Tensor, Tensor | None]:

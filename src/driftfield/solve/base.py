@@ -39,14 +39,15 @@ class Solver(ABC):
 def moves(grid: Tensor, solver: Solver, again: Solver | None = None) -> Iterator[tuple[Tensor, Tensor, Solver | None]]:
     """Yield `(t, s, solver)` for each move of a path; the solver is None where the path climbs.
 
-    A path that ends above its start encodes data: it never adds noise. `again` solves between a climb and the return
+    A path that ends above its start encodes data: it never adds noise; one that ends at or below it adds noise on every
+    climb. `again` solves between a climb and the return
     to the level the climb began at. Raises: ValueError for a path of fewer than two times, or with a repeated time.
     """
     if grid.ndim != 1 or len(grid) < 2:
         raise ValueError(f"a path is a 1-d tensor of two times or more, got shape {tuple(grid.shape)}")
     if bool((grid[1:] == grid[:-1]).any()):
         raise ValueError("a path repeats a time; neighbouring times must differ")
-    downhill = bool(grid[-1] < grid[0])
+    downhill = bool(grid[-1] <= grid[0])
     base: Tensor | None = None
     for t, s in pairwise(grid):
         if downhill and s > t:

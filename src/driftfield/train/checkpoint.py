@@ -7,7 +7,6 @@ A run folder holds `recipe.json` (as asked), `log.jsonl`, `state-*.safetensors` 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,36 +16,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-
-def write(path: Path, make: Callable[[Path], Any]) -> None:
-    """Call `make` with a temporary path beside `path`, then give the file its name: whole or not at all.
-
-    Raises: OSError naming `path` when the disk is full or the folder cannot be written; nothing is left behind.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        make(part)
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
-        raise OSError(f"cannot write {path}: {error}; free some space or choose another folder") from error
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    write(path, lambda part: part.write_text(text))
+from ..files import write
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
     """Write tensors and JSON-able `notes` as one safetensors file, whole or not at all."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write(path, lambda part: save_file(whole, part, {k: json.dumps(v) for k, v in notes.items()}))
+    text = {k: json.dumps(v) for k, v in notes.items()}
+
+    def make(part: Path) -> None:
+        try:
+            save_file(whole, part, text)
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(str(error)) from error
+
+    write(path, make)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -92,10 +76,16 @@ def states(run: Path) -> list[Path]:
 
 
 def newest(run: Path, warn: Callable[[str], None]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest whole state of a run, or None. Damaged ones are passed over, and `warn` says so."""
-    for path in states(run):
+    """The newest whole state of a run, or None where there is none. `warn` says which damaged ones are passed over.
+
+    Raises: ValueError where every state is damaged: a run never begins again unasked.
+    """
+    found = states(run)
+    for path in found:
         try:
             return read(path)
         except ValueError as error:
             warn(f"{error}; going back to the one before it")
+    if found:
+        raise ValueError(f"no saved state in {run} is whole; delete its state files to begin again")
     return None

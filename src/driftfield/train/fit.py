@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ..data.base import Info, Source
+from ..data.base import Data, Info, Source
 from ..data.memory import InMemory
 from ..data.recognise import find
 from ..denoise.preconditioned import Preconditioned
-from ..generation import generate
-from ..plain import Build
+from ..plain import Build, packages_in, settled, to_plain
 from ..process.base import Isotropic, Process
 from ..recipe import Recipe
 from .defaults import recipe_for
@@ -45,18 +44,8 @@ class Run:
     ) -> np.ndarray:
         """`n` samples in the user's units and layout; `cond` are class labels `(n,)`. As the recipe's `sampling` says,
         unless told otherwise."""
-        s = self.recipe.sampling
-        x = generate(
-            self.process,
-            self.denoiser,
-            (n, *self.info.shape),
-            solver=solver or s.solver,
-            nfe=nfe or s.nfe,
-            grid=s.grid,
-            seed=seed,
-            cond=cond,
-            device=next(self.denoiser.parameters()).device,
-        )
+        device = next(self.denoiser.parameters()).device
+        x = self.recipe.sample(self.denoiser, n, solver=solver, nfe=nfe, seed=seed, cond=cond, device=device)
         return self.info.to_user(x)
 
 
@@ -81,9 +70,7 @@ def follow(
                 raise Interrupted(
                     f"stopped at step {report.step} of {report.steps}; the same command goes on from here"
                 )
-    process, denoiser, kept = load(
-        folder, trust=(type(recipe.data).__module__, recipe.network.target.partition(":")[0])
-    )
+    process, denoiser, kept = load(folder, trust=packages_in(to_plain(recipe)))
     return Run(folder, process, denoiser, kept)
 
 
@@ -106,12 +93,13 @@ def fit(
     `process` is `PFGMPP(D=128)` unless given. Trains for `minutes` (5 unless `steps` or `minutes` is given). `labels`
     `(M,)` are class indices of an array. `folder` keeps the run (a new temporary folder unless given); calling again
     with the same arguments and folder goes on where it stopped. `settings` are recipe fields, as `--set` takes them.
-    `device` is "cpu", or "" for the best there is.
+    `device` is "cpu", "cuda", or "" for the best there is.
     Raises: ValueError for data or settings that cannot be used; Interrupted after Ctrl-C, with the state saved.
     """
     if isinstance(data, str | Path) and labels is not None:
         raise ValueError("labels go with an array; a path brings its own")
-    value = find(str(data)) if isinstance(data, str | Path) else InMemory.of(data, labels)
+    found: Data = find(str(data)) if isinstance(data, str | Path) else InMemory.of(data, labels)
+    value: Data = settled(found, [s.removeprefix("data.") for s in settings if s.startswith("data.")])
     source = value.load()
     recipe = recipe_for(value, source.info)
     if process is not None:
@@ -119,7 +107,7 @@ def fit(
     if network is not None:
         recipe = replace(recipe, network=network)
     recipe = replace(recipe, training=replace(recipe.training, steps=steps, minutes=minutes, seed=seed))
-    recipe = recipe.with_fields(settings)
+    recipe = recipe.with_fields([s for s in settings if not s.startswith("data.")])
     where = Path(folder) if folder is not None else Path(tempfile.mkdtemp(prefix="driftfield-"))
     if not progress:
         return follow(recipe, source, where, lambda report: None, warnings.warn, device)

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from ..data.base import Source
 from ..recipe import Recipe
-from ..rng import seeded
+from ..rng import permutation, seeded
 
 BANDS = 8
 _MOST = 512
+
+Sets = tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,16 @@ class Losses:
         return asdict(self)
 
 
+def judged(source: Source, seed: int) -> Sets:
+    """Up to 512 samples of the held-out split and 512 draws of training data, chosen by `seed`."""
+    x, label = source.held()
+    chosen = permutation(len(x), seeded(seed, 12))[:_MOST]
+    return (x[chosen], None if label is None else label[chosen]), source.draw(_MOST, seeded(seed, 13))
+
+
 @torch.no_grad()
-def losses_by_level(recipe: Recipe, denoiser: torch.nn.Module, source: Source, device: torch.device) -> Losses:
-    """Losses of `denoiser` on up to 512 held-out and 512 training samples, always with the same noise.
+def losses_by_level(recipe: Recipe, denoiser: torch.nn.Module, sets: Sets, device: torch.device) -> Losses:
+    """Losses of `denoiser` on the held-out and the training samples `sets`, always with the same noise.
 
     Without augmentation and with every label kept, so that the two columns differ by the data alone.
     """
@@ -42,8 +51,8 @@ def losses_by_level(recipe: Recipe, denoiser: torch.nn.Module, source: Source, d
     middle = (torch.arange(BANDS, dtype=torch.float64) + 0.5) / BANDS
     times = torch.quantile(draws, middle)
     columns = []
-    for x, label in (source.held(), source.train()):
-        x, label = x[:_MOST].to(device), None if label is None else label[:_MOST].to(device)
+    for x, label in sets:
+        x, label = x.to(device), None if label is None else label.to(device)
         columns.append([_mean(recipe, denoiser, x, t, label, band) for band, t in enumerate(times.tolist())])
     held, train = columns
     return Losses(process.level(times).tolist(), held, train, sum(held) / BANDS, sum(train) / BANDS)

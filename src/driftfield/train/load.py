@@ -37,13 +37,21 @@ def load(run: str | Path, trust: Sequence[str] = ()) -> tuple[Process, Precondit
     Raises: FileNotFoundError or ValueError with one sentence.
     """
     path = find(run)
+    tensors, recipe = weights_and_recipe(path, trust)
+    denoiser = recipe.denoiser()
+    fill(denoiser, tensors, path)
+    return recipe.objective.process, denoiser.eval().requires_grad_(False), recipe
+
+
+def weights_and_recipe(path: Path, trust: Sequence[str] = ()) -> tuple[dict[str, torch.Tensor], Recipe]:
+    """What a weights file holds. Raises: ValueError for a file that is damaged or not ours."""
     tensors, notes = read(path)
     if "recipe" not in notes:
         raise ValueError(f"{path} holds no recipe, so it was not written by driftfield")
     recipe: Any = from_plain(notes["recipe"], trust)
-    denoiser = recipe.denoiser()
-    fill(denoiser, tensors, path)
-    return recipe.objective.process, denoiser.eval().requires_grad_(False), recipe
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"{path} holds a {type(recipe).__name__}, not a recipe")
+    return tensors, recipe
 
 
 def fill(model: torch.nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -105,6 +105,11 @@ def train(
         raise ValueError("train needs the number of steps; set training.steps")
     accelerator = Accelerator(cpu=device == "cpu")
     where = accelerator.device
+    wanted = "cpu" if device == "cpu" or not (device or torch.cuda.is_available()) else device or "cuda"
+    if torch.device(wanted).type != where.type:
+        raise ValueError(
+            f"training would run on {where}, not on {wanted!r}, which is not here or not free to choose now"
+        )
     with ambient(plan.seed, _DROPOUT, 0):
         model = recipe.denoiser().to(where)
     if plan.channels_last:
@@ -138,10 +143,11 @@ def train(
             with nullcontext() if last else accelerator.no_sync(trained):
                 accelerator.backward(loss)
             total += loss.detach()
-        health = total
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
         if plan.clip is not None:
-            health = total + torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
-        if guard.check(step + 1, health):
+            torch.nn.utils.clip_grads_with_norm_(model.parameters(), plan.clip, norm)
+        if guard.check(step + 1, total + norm):
             for optimizer in optimizers:
                 optimizer.step()
             follow(average, model, (step + 1) * plan.batch, plan.batch, plan.ema_halflife, plan.ema_rampup)
