@@ -7,8 +7,10 @@ import pytest
 import torch
 
 import driftfield as df
+from driftfield.generation import plan
 from driftfield.network.embed import Condition
 from driftfield.rng import rows
+from driftfield.solve.base import cost
 
 DATA = torch.randn(40, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 restarted = lambda p, n, **k: df.restart(df.karras(p, n + 3, **k), [(3, 1, 0.2, 1.0)], process=p)
@@ -52,6 +54,31 @@ def test_start_is_noised_to_the_level(process):
     assert (near - DATA).abs().max() < 1e-3
     far = df.generate(process, denoiser, (40, 2, 3), start=DATA[0], level=50.0, nfe=31, dtype=torch.float64)
     assert len({int((f - DATA).flatten(1).norm(dim=1).argmin()) for f in far}) > 5
+
+
+@pytest.mark.parametrize("process", [df.EDM(), df.VP(), df.PFGMPP(D=float("inf"))], ids=str)
+def test_a_path_that_begins_low_begins_with_its_own_noise(process):
+    """Unit normal data from level 8 down: deviation 8 / sqrt(65) = 0.992 by the closed form, not 10 times as much."""
+
+    def grid(p, n, **k):
+        return df.karras(p, n, high=8.0, **k)
+
+    drawn = df.generate(process, df.Normal(process, 0.0, 1.0), (4000, 1), grid=grid, nfe=99, dtype=torch.float64)
+    assert abs(drawn.std().item() - 8 / 65**0.5) < 0.01 + 4 * (1 / 8000) ** 0.5
+
+
+def test_encoding_needs_data():
+    grid = df.karras(df.EDM(), 5)[:-1].flip(0)
+    with pytest.raises(ValueError, match="give the data as start="):
+        df.generate(df.EDM(), df.Point(torch.zeros(2)), (2, 2), grid=grid)
+
+
+@pytest.mark.parametrize("nfe", [1, 2, 3, 7, 20, 33, 301])
+def test_the_longest_path_is_found(nfe):
+    """By search from the top: no grid of more steps keeps the budget."""
+    for solver in (df.Euler(), df.Heun(), df.RK4()):
+        best = max(k for k in range(1, nfe + 1) if cost(df.karras(df.EDM(), k), solver) <= nfe)
+        assert len(plan(df.EDM(), solver=solver, nfe=nfe).path) == best + 1
 
 
 def test_streaming_writes_what_memory_would_hold(tmp_path):

@@ -131,6 +131,27 @@ def test_restart_on_vp_climbs_in_level():
     assert df.VP().level(path[at + 1]).item() == pytest.approx(0.30)
 
 
+def test_churn_does_not_climb_from_an_infinite_level():
+    """At its start the straight path has no signal: there is nothing above it to climb to."""
+    process = df.Rectified()
+    grid = df.uniform(process, 8)
+    path = df.churn(grid, 2.0, process=process)
+    assert bool(path.isfinite().all())
+    assert path[:2].tolist() == grid[:2].tolist()
+    up = [(t, s) for t, s in pairwise(path) if s > t]
+    assert [t.item() for t, _ in up] == grid[1:-1].tolist()
+    assert all((process.level(s) / process.level(t)).item() == pytest.approx(1.25) for t, s in up)
+
+
+@pytest.mark.parametrize("name", ["karras", "geometric", "uniform", "power", "natural"])
+def test_levels_that_a_process_does_not_reach_are_refused(name):
+    """VE keeps `sigma_min` at time 0: below it are only negative times."""
+    for low in (0.001, 0.01):
+        with pytest.raises(ValueError, match=f"VE has no level at or below 0.01, got low={low}"):
+            GRIDS[name](df.VE(), 5, low=low)
+    assert bool((GRIDS[name](df.VE(), 5, low=0.0101) > 0).all())
+
+
 def test_bad_grids_are_refused():
     grid = df.karras(df.EDM(), 18)
     for call, message in (

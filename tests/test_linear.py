@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import fft
 
-from driftfield.linear import Block, Linear, Scalar, Spectral, cosine, expand
+from driftfield.linear import Block, Linear, Scalar, Spectral, cosine, expand, flat
 
 
 def scalar(rng, rowwise):
@@ -75,6 +75,20 @@ def test_cosine_transform_is_scipys_orthonormal_one(shape, rng):
     expected = torch.from_numpy(fft.dctn(x.numpy(), type=2, axes=range(1, len(shape)), norm="ortho"))
     torch.testing.assert_close(cosine(x, axes), expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(cosine(cosine(x, axes), axes, inverse=True), x, rtol=0, atol=1e-12)
+
+
+def test_a_number_per_row_takes_the_dtype_of_the_state():
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        x = torch.ones(3, 2, dtype=dtype)
+        for a in (torch.ones((), dtype=torch.float64), torch.ones(3, dtype=torch.float64), torch.ones(1)):
+            assert (expand(a, x) * x).dtype == dtype
+            assert Scalar(a)(x).dtype == dtype
+    assert expand(torch.tensor([True, False]), torch.ones(2, 2)).dtype == torch.bool
+
+
+def test_flat_keeps_rows():
+    for shape, flattened in (((3,), (3, 1)), ((0,), (0, 1)), ((0, 2, 4), (0, 8)), ((3, 2, 4), (3, 8))):
+        assert flat(torch.ones(shape)).shape == flattened
 
 
 def test_misfits_are_refused():

@@ -41,6 +41,7 @@ def test_round_trip(recipe):
         ("objective.process.D", "inf", float("inf")),
         ("objective.process", "EDM", df.EDM()),
         ("objective.process", "PFGMPP(D=8)", df.PFGMPP(D=8.0)),
+        ("objective.process", "PFGMPP(D=inf, span=(0.01, 50))", df.PFGMPP(D=float("inf"), span=(0.01, 50.0))),
         ("objective.process", "driftfield.process.gaussian:VP", df.VP()),
         ("objective.process.span", "0.01, 50", (0.01, 50.0)),
         ("objective.times", "UniformTime", UniformTime()),
@@ -84,6 +85,8 @@ def test_a_missing_part_is_made_when_its_field_is_set():
         ("objective.process=PFGMPP(E=3)", "PFGMPP has no field 'E'; it has D, span"),
         ("objective.process=PFGMPP(D=-3)", "D"),
         ("objective.process=os:getcwd", "not a"),
+        ("objective.process=PFGMPP(64)", "should read like"),
+        ("objective=Matching", "made from its name alone"),
         ("objective.process=no.such:Thing", "cannot import"),
         ("training.compile=perhaps", "compile takes bool"),
         ("training.steps", "field=value"),
@@ -109,6 +112,11 @@ def test_reading_imports_only_what_is_trusted():
         )
     with pytest.raises(ValueError, match="outside the trusted"):
         locate("driftfieldevil:x", ())
+    for target in ("driftfield.plain:locate", "driftfield.report.draw:draw", "driftfield.files:write"):
+        with pytest.raises(ValueError, match="not a network"):
+            from_plain({"is": "driftfield.plain:Build", "target": target, "options": {"path": "os:system"}})
+    with pytest.raises(ValueError, match="leads outside the trusted modules"):
+        from_plain({"is": "driftfield.report.draw:Path"})  # somebody else's class, reached through a module of ours
     with pytest.raises(ValueError, match="not a dataclass"):
         from_plain({"is": "driftfield.plain:locate", "path": "os:system"})
     with pytest.raises(ValueError, match="Matching has no field 'proces'"):
@@ -145,6 +153,7 @@ def test_differences_are_named():
     "fields",
     [
         {"steps": 0},
+        {"steps": 5, "minutes": 1.0},
         {"minutes": 0.0},
         {"batch": 10, "accumulate": 3},
         {"precision": "half"},

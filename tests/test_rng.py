@@ -34,6 +34,18 @@ def test_rows_of_one_seed_never_share_a_stream():
     assert len(seeds) == len(range(0, 500_000, 7))
 
 
+def test_a_large_key_is_not_two_small_ones():
+    """Pieces of 32 bits carry their place; large last keys count whole."""
+    keys = [(2**32, 5), (0, 1, 5), (1, 0, 5), (2**32 + 1, 5), (0, 0, 1, 5), (2**64, 5), (0, 5), (0, 2**32 + 5)]
+    keys += [(0, 1, 2**32 + 5), (2**32, 2**32 + 5)]
+    assert len({seeded(*k).initial_seed() for k in keys}) == len(keys)
+
+
+def test_no_rows_draw_nothing():
+    for rng in ([], seeded(0)):
+        assert chi_square(1.0, torch.empty(0), rng).shape == normal(torch.empty(0), rng).shape == (0,)
+
+
 def test_different_keys_give_different_streams():
     draws = {
         float(uniform(torch.empty(1, dtype=torch.float64), seeded(*k)))

@@ -20,13 +20,14 @@ from torch import Tensor
 def expand(a: Tensor, like: Tensor) -> Tensor:
     """Shape a `()` or `(B,)` tensor so that it broadcasts over the rows of `like`, `(B, ...)`, and does not promote it.
 
-    One number per row takes the dtype of `like`; a `()` tensor stays as it is, since torch never promotes by one.
+    A real number per row takes the dtype of `like`; a `()` tensor stays as it is, since torch never promotes by one.
     """
     if a.ndim == 0:
         return a
     if a.ndim != 1 or len(a) not in (1, len(like)):
         raise ValueError(f"expected one number, or one per row of a batch of {len(like)}; got shape {tuple(a.shape)}")
-    return a.reshape(-1, *[1] * (like.ndim - 1)).to(like.dtype)
+    rows = a.reshape(-1, *[1] * (like.ndim - 1))
+    return rows.to(like.dtype) if a.is_floating_point() else rows
 
 
 def flat(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +204,8 @@ def test_mistakes_get_one_sentence(arguments, sentence, tmp_path):
         (["--solver", "hein"], "did you mean 'heun'"),
         (["--grid", "karas"], "did you mean 'karras'"),
         (["--nfe", "-3"], "nfe"),
+        (["--nfe", "0"], "nfe"),
+        (["--solver", ""], "unknown solver"),
         (["-n", "0"], "at least 1"),
         (["--cond", "eleven"], "unknown class 'eleven'"),
         (["--device", "tpu9"], "tpu9"),
@@ -216,13 +219,77 @@ def test_wrong_sampling_gets_one_sentence(run, options, sentence, tmp_path):
 def test_samples_are_not_overwritten_unasked(run, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("keep")
-    assert "already holds files" in error("sample", run, "--out", tmp_path / "out", "--nfe", 1)
-    assert (tmp_path / "out" / "mine.txt").read_text() == "keep"
+    for force in ([], ["--force"]):
+        said = error("sample", run, "--out", tmp_path / "out", "--nfe", 1, *force)
+        assert "files that are not samples (mine.txt)" in said
+        assert (tmp_path / "out" / "mine.txt").read_text() == "keep"
+    assert "not samples" in error("sample", run, "--out", run, "--nfe", 1, "--force")
+    assert "is a file" in error("sample", run, "--out", tmp_path / "out" / "mine.txt", "--nfe", 1)
+    cli("sample", run, "-n", 3, "--out", tmp_path / "mine", "--nfe", 1, "--json")
+    assert "replace them with --force" in error("sample", run, "--out", tmp_path / "mine", "--nfe", 1)
+    cli("sample", run, "-n", 2, "--out", tmp_path / "mine", "--nfe", 1, "--json", "--force")
+    assert not (tmp_path / "mine" / "00002.png").exists()
+
+
+def test_a_recipe_and_process_of_ones_own(tmp_path):
+    """A module in the current folder, by the console script as by `-m`; other commands need to be told to trust it."""
+    (tmp_path / "mine.py").write_text(
+        "import math\nfrom dataclasses import dataclass, replace\n"
+        "from driftfield.process.gaussian import ScalarGaussian\nfrom driftfield.recipes.digits import digits\n"
+        "@dataclass(frozen=True)\nclass Cosine(ScalarGaussian):\n"
+        "    span: tuple[float, float] = (1e-3, 0.995)\n"
+        "    def alpha(self, t): return (math.pi / 2 * t).cos()\n"
+        "    def sigma(self, t): return (math.pi / 2 * t).sin()\n"
+        "    def time(self, level): return 2 / math.pi * level.atan()\n"
+        "def recipe():\n    made = digits()\n"
+        "    return replace(made, objective=replace(made.objective, process=Cosine()))\n"
+    )
+    script = Path(sys.executable).parent / "driftfield"
+    command = [str(script), "train", "mine:recipe", "--steps", "2", "--run", "r", *TINY]
+    done = subprocess.run(command, cwd=tmp_path, env=ENV, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "outside the trusted modules" in error("sample", "r", "--nfe", 1, cwd=tmp_path)
+    command = [sys.executable, "-m", "driftfield", "sample", "r", "-n", "2", "--nfe", "3", "--trust", "mine"]
+    assert subprocess.run(command, cwd=tmp_path, env=ENV, capture_output=True).returncode == 0
+
+
+def test_data_take_the_recipes_place_and_paths_are_kept_whole(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32))
+    assert "did you mean" in error("train", "digts", "--data", "x.npy", cwd=tmp_path)
+    plain = json.loads(cli("train", "--data", "x.npy", "--dry", cwd=tmp_path).stdout)
+    assert plain["data"]["path"] == str(tmp_path / "x.npy")
+    (tmp_path / "digits").mkdir()
+    for i in range(4):
+        Image.fromarray(np.full((8, 8), 60 * i, np.uint8)).save(tmp_path / "digits" / f"{i}.png")
+    plain = json.loads(cli("train", "digits", "--data", "digits", "--dry", cwd=tmp_path).stdout)
+    assert plain["data"]["path"] == str(tmp_path / "digits")
+    assert plain["training"]["optimizer"]["lr"] == 4e-3  # the recipe's own
+
+
+def test_a_mistake_in_the_recipe_claims_no_folder(tmp_path):
+    for setting in ("sampling.solver=hun", "training.seed=-1", "training.optimizer.lr=-1", "network.width=abc"):
+        error("train", "digits", "--run", tmp_path / "r", "--steps", 2, "--set", setting)
+        assert not (tmp_path / "r").exists()
+
+
+def test_ctrl_c_while_sampling_leaves_nothing(run, tmp_path):
+    command = [sys.executable, "-m", "driftfield", "sample", str(run), "-n", "200000", "--out", str(tmp_path / "o")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV) as process:
+        for _ in range(600):
+            if list(tmp_path.glob(".*.part/.drawn.npy*")):
+                break
+            time.sleep(0.1)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_data_get_one_sentence(tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "empty" in error("train", "--data", tmp_path / "empty")
+    assert "no image" in error("train", "--data", tmp_path / "empty")
     good = tmp_path / "good"
     good.mkdir()
     for i in range(5):
@@ -230,7 +297,8 @@ def test_bad_data_get_one_sentence(tmp_path):
     (good / "torn.png").write_bytes(b"\x89PNG but not really")
     assert "torn.png" in error("train", "--data", good)
     done = cli("train", "--data", good, "--set", "data.skip_corrupt=true", "--steps", 1, "--run", tmp_path / "r", *TINY)
-    assert "1 " in done.stderr
+    assert "Warning: " in done.stderr
+    assert "torn.png" in done.stderr or "left out 1" in done.stderr
     (good / "torn.png").unlink()
     Image.fromarray(np.zeros((9, 8), np.uint8)).save(good / "odd.png")
     assert "size" in error("train", "--data", good)

@@ -252,9 +252,11 @@ def test_names(tmp_path, monkeypatch):
             assert find(name) == named(name)
             x, _ = named(name).load().draw(3, torch.Generator().manual_seed(0))
             assert x.shape == (3, *named(name).load().info.shape)
-    with pytest.raises(ValueError, match=r"^unknown data set 'digts'; did you mean 'digits'\? known: digits, images, "):
+    with pytest.raises(
+        ValueError, match=r"^unknown data set 'digts'; did you mean 'digits'\? known: array, checkerboard, digits, "
+    ):
         named("digts")
-    with pytest.raises(ValueError, match="unknown data set 'qqqq'; known: digits"):
+    with pytest.raises(ValueError, match="unknown data set 'qqqq'; known: array"):
         named("qqqq")
     with pytest.raises(ValueError, match="did you mean 'swiss-roll'"):
         find("swissroll")

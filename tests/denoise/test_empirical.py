@@ -226,6 +226,26 @@ def test_any_data_shape_dtype_and_number_of_rows():
     assert torch.equal(Empirical(PFGMPP(D=math.inf), data)(x, t), exact(x, t))
 
 
+@every_process
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_one_time_on_the_host_serves_a_state_elsewhere(process, offset):
+    """A state without storage refuses to meet a tensor of the host that has axes, like an accelerator's would.
+
+    Only `_posterior`'s autocast and the flag of float32 look at more than that, so its inside runs here.
+    """
+    data = normal(torch.empty(40, 3, dtype=torch.float64), seeded(22)) + offset
+    exact = Empirical(process, data, torch.arange(40) % 2, tile=16)
+    for name in ("data", "labels", "_origin", "_norms", "_scale", "_counts"):
+        value = getattr(exact, name)
+        object.__setattr__(exact, name, None if value is None else value.to("meta"))
+    assert (exact._origin is not None) == (offset > 0)
+    for dtype, label in itertools.product((torch.float32, torch.float64), (None, torch.zeros(5, dtype=torch.int64))):
+        x, t = torch.empty(5, 3, dtype=dtype, device="meta"), torch.tensor(0.3, dtype=torch.float64)
+        y, log_prob, sound = exact._rows(x, t, None if label is None else label.to("meta"), 3)
+        assert {v.device.type for v in (y, log_prob, sound)} == {"meta"}
+        assert (y.shape, log_prob.shape, sound.shape) == ((5, 3), (5,), (5,))
+
+
 def test_memory_is_bounded_by_the_tiles():
     """No tensor is larger than the data, 1024 rows by a tile, or a tile by N: B M N would be 30 times that."""
     largest = 0

@@ -47,6 +47,14 @@ def test_normal_shrinks_as_wiener_says():
     assert torch.equal(Normal(Rectified(), 0.4, 0.7)(x, one), torch.full_like(x, 0.4))
 
 
+def test_normal_works_in_float64_at_one_time_per_row():
+    """A float32 state far from its mean: the posterior is rounded once, at the end, as it is at a shared time."""
+    x, t = torch.tensor([[1000.1], [999.7]]), torch.full((2,), 0.5, dtype=torch.float64)
+    y = Normal(VP(), 1000.0, 1e-3)(x, t)
+    assert torch.equal(y, Normal(VP(), 1000.0, 1e-3)(x, t[0]))
+    assert torch.equal(y, Normal(VP(), 1000.0, 1e-3)(x.double(), t).float())
+
+
 def test_bad_input_is_refused():
     with pytest.raises(TypeError, match="use Mixture"):
         Normal(PFGMPP(D=3.0))

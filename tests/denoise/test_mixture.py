@@ -7,7 +7,7 @@ import torch
 from scipy import integrate, stats
 
 from driftfield.denoise.empirical import Empirical
-from driftfield.denoise.mixture import Mixture, _log_constant
+from driftfield.denoise.mixture import Mixture, _exponent, _log_constant
 from driftfield.process.gaussian import EDM, VE, VP, Rectified, SubVP
 from driftfield.process.poisson import PFGM, PFGMPP
 from driftfield.rng import normal, seeded
@@ -146,6 +146,28 @@ def test_one_time_and_one_per_row_agree():
         mixture, x = plane(process), normal(torch.empty(5, 2, dtype=F64), seeded(5))
         torch.testing.assert_close(mixture(x, at(0.3)), mixture(x, torch.full((5,), 0.3, dtype=F64)))
         assert mixture(x.float(), at(0.3)).dtype == torch.float32
+
+
+def test_one_time_on_the_host_serves_a_state_elsewhere():
+    """A state without storage refuses to meet a tensor of the host that has axes, like an accelerator's would.
+
+    Under Student's t the integrals look at values, so only what comes before and after the looking runs here.
+    """
+    x = torch.empty(5, 2, device="meta")
+    for process in (VP(), PFGMPP(D=3.0)):
+        mixture = plane(process)
+        for name in ("weights", "means", "covariances", "_log_weights", "_values", "_axes"):
+            object.__setattr__(mixture, name, getattr(mixture, name).to("meta"))
+        _, modes, turned = mixture._split(x, at(0.3))
+        assert {v.device.type for v in (*modes, turned)} == {"meta"}
+        assert modes.noise.shape == (5, 1, 1)
+        for w in (torch.empty(5, 3, 7, dtype=F64, device="meta"),):
+            assert _exponent(3.0, modes, w)[0].shape == (5, 3, 7)
+    mixture = plane(VP())
+    for name in ("weights", "means", "covariances", "_log_weights", "_values", "_axes"):
+        object.__setattr__(mixture, name, getattr(mixture, name).to("meta"))
+    for call in (mixture, mixture.log_prob, mixture.score):
+        assert call(x, at(0.3)).device.type == "meta"
 
 
 def test_without_noise_the_density_is_that_of_the_data():

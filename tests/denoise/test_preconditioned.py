@@ -51,10 +51,16 @@ def test_coefficients_are_the_table(name):
 
 
 def test_iddpm_levels():
-    """u_0 = 80.5 or so down to u_999 > 0 by the recursion; labels count from the least noise."""
+    """From u_0 = 20291, past u_8 = 80.2, down to u_999 > 0 by the recursion; labels count from the least noise.
+
+    The two values by the same recursion in exact rationals of the cosines to 30 digits; u_8 is the first of the 992
+    levels that Karras et al. sample with, App. C.3.4 (j_0 = 8, sigma_max = 80).
+    """
     levels = iddpm_levels(torch.device("cpu"))
     assert len(levels) == 1000
     assert bool((levels.diff() < 0).all())
+    assert levels[0].item() == pytest.approx(20291, abs=1)
+    assert levels[8].item() == pytest.approx(80.2, abs=0.05)
     bar = lambda j: math.sin(math.pi / 2 * j / (1000 * 1.008)) ** 2
     expected = math.sqrt(1 / max(bar(999) / bar(1000), 0.001) - 1)
     assert levels[-1].item() == pytest.approx(expected, rel=1e-7)  # 1 - 4e-5 leaves eight digits
@@ -83,15 +89,53 @@ def test_scalar_and_rowwise_times_agree(process, rng):
     torch.testing.assert_close(denoiser(x, t), denoiser(x, t.expand(3)), rtol=1e-12, atol=1e-12)
 
 
-def test_loss_identity(rng):
-    """spec/pfgmpp.md 8.11: lambda |D - y|^2 = |F - (y - c_skip x) / c_out|^2, and D -> x as the noise vanishes."""
-    network, x, y = Echo(), *(torch.randn(7, 3, generator=rng, dtype=F64) for _ in range(2))
-    denoiser = df.Preconditioned(network, df.EDM(), 0.5)
-    c_skip, c_out, c_in, c_noise = (c[:, None] for c in denoiser.coefficients(LEVELS))
-    f = network(c_in * x, c_noise[:, 0])
-    left = (denoiser(x, LEVELS) - y).square() / c_out.square()
-    torch.testing.assert_close(left, (f - (y - c_skip * x) / c_out).square(), rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(denoiser(x, torch.tensor(1e-9, dtype=F64)), x, rtol=0, atol=1e-7)
+@pytest.mark.parametrize("process", [df.EDM(), df.VP(), df.SubVP()], ids=str)
+def test_edm_scaling_has_unit_input_and_least_unit_target(process, rng):
+    """Karras et al. App. B.6: what defines the coefficients, checked from the second moments of `(x, y)`.
+
+    `Var y = d^2`, `Var x = a^2 d^2 + s^2`, `Cov = a d^2`. The input has variance 1, the network's target
+    `(y - c_skip x) / c_out` too, and `c_skip` makes `c_out` least: then the target is not correlated with the input.
+    The weight undoes `c_out`; and the estimate goes to the state as the noise vanishes.
+    """
+    d, t = 0.7, process.time(LEVELS)
+    a, s = process.alpha(t), process.sigma(t)
+    denoiser = df.Preconditioned(Echo(), process, d, "edm")
+    c_skip, c_out, c_in, _ = denoiser.coefficients(t)
+    one, var_x, cov = torch.ones_like(t), (a * d).square() + s.square(), a * d**2
+    torch.testing.assert_close(c_in.square() * var_x, one, rtol=1e-12, atol=0)
+    target = d**2 - 2 * c_skip * cov + c_skip.square() * var_x
+    torch.testing.assert_close(target / c_out.square(), one, rtol=1e-8, atol=0)  # cancels like (level / d)^2 = 2e-4
+    torch.testing.assert_close(cov - c_skip * var_x, 0 * one, rtol=0, atol=1e-13)
+    torch.testing.assert_close(df.Balanced(d)(process, t) * c_out.square(), one, rtol=1e-12, atol=0)
+    x = torch.randn(7, 3, generator=rng, dtype=F64)
+    torch.testing.assert_close(denoiser(x, process.time(torch.tensor(1e-9, dtype=F64))), x, rtol=0, atol=1e-7)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it compiles
+@pytest.mark.parametrize("name", sorted(SCALINGS))
+@pytest.mark.parametrize("process", [df.EDM(), df.VP(), df.PFGMPP(D=8.0)], ids=str)
+def test_one_graph_at_one_time_and_at_one_per_row(process, name, rng):
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        denoiser = df.Preconditioned(df.MLP((3,), width=8, depth=1), process, 0.5, name)
+    x = torch.randn(4, 3, generator=rng)
+    for t in (process.time(torch.tensor(0.7, dtype=F64)), process.time(LEVELS[:4])):
+        torch._dynamo.reset()
+        out = torch.compile(denoiser, fullgraph=True, backend="eager")(x, t)
+        torch.testing.assert_close(out, denoiser(x, t), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(SCALINGS))
+def test_a_time_in_float64_never_promotes_and_needs_no_device(name):
+    x = torch.zeros(4, 3)
+    for t in (torch.tensor(0.7, dtype=F64), torch.full((4,), 0.7, dtype=F64)):
+        network = Echo()
+        assert df.Preconditioned(network, df.VP(), 0.5, name)(x, t).dtype == torch.float32
+        assert (network.noise.shape, network.noise.dtype) == ((4,), torch.float32)
+    network = Echo()
+    out = df.Preconditioned(network, df.VP(), 0.5, name)(x.to("meta"), torch.tensor(0.7, dtype=F64))
+    assert out.device.type == network.noise.device.type == "meta"
+    assert df.Preconditioned(network, df.VP(), 0.5, name)(x[:0], torch.tensor(0.7, dtype=F64)).shape == (0, 3)
 
 
 def test_rectified_network_predicts_the_velocity(rng):

@@ -130,6 +130,21 @@ def test_labels_are_dropped_at_their_rate_and_augmentation_is_told():
     assert seen["cond"] is None
 
 
+@each
+@pytest.mark.parametrize("weight", [Balanced(0.5), NoiseMatching(), VelocityMatching(), Even()], ids=str)
+@pytest.mark.parametrize("event", [(), (3,), (2, 4)])
+def test_losses_keep_the_dtype_of_the_data_in_any_shape(process, weight, event):
+    """float64 times beside float32 data; scalar data `(b,)`; and no data at all."""
+    objective = Matching(process, weight=weight, label_dropout=0.0)
+    for count in (0, 4):
+        x0 = torch.randn(count, *event, generator=seeded(12))
+        t = process.time(torch.full((count,), 0.7, dtype=F64))
+        losses = objective.at(lambda x, t, cond=None: 0 * x, x0, t, None, seeded(13))
+        assert (losses.shape, losses.dtype) == ((count,), torch.float32)
+        expected = weight(process, t) * x0.double().reshape(count, math.prod(event)).square().mean(1)
+        torch.testing.assert_close(losses.double(), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_bad_objectives_are_refused():
     with pytest.raises(ValueError, match="probability"):
         Matching(df.EDM(), label_dropout=1.5)

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from scipy import stats
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from driftfield.process.base import Isotropic
 from driftfield.process.gaussian import EDM, VE, VP, Rectified, SubVP
@@ -124,6 +125,87 @@ def test_float32_survives_both_ends(process, rng):
         assert process.velocity(x, torch.tensor(t, dtype=torch.float64), x0).dtype == torch.float32
 
 
+@each
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rowwise", [False, True])
+def test_times_in_float64_never_promote_a_state(process, dtype, rowwise):
+    """The state's dtype wins, also over one float64 time per row; and the numbers are those of float64 throughout."""
+    x0 = torch.randn(4, 3, generator=seeded(6), dtype=torch.float64)
+    s, t = (times(process)[k].expand(4) if rowwise else times(process)[k] for k in (3, 5))
+    x = x0.to(dtype)
+    for call in (
+        lambda v: process.perturb(v, t, seeded(7)) - process.perturb(v, s, seeded(7)),
+        lambda v: process.diffuse(0 * v, s, t, seeded(7)) / process.diffuse(0 * v, s, 2 * s, seeded(7)),
+        lambda v: process.velocity(v, t, v.flip(0)),
+        lambda v: process.eps(v, t, v.flip(0)),
+        lambda v: process.score(v, t, v.flip(0)),
+        lambda v: process.log_kernel(v, t, v[:2]),
+    ):
+        assert call(x).dtype == dtype
+    for call in (process.velocity, process.eps):
+        torch.testing.assert_close(call(x, t, x.flip(0)).double(), call(x0, t, x0.flip(0)), rtol=1e-5, atol=1e-5)
+
+
+@each
+@pytest.mark.parametrize("rowwise", [False, True])
+def test_kernel_of_many_data_is_that_of_each(process, rowwise):
+    """Chunks of data, some of them short, change no bit of a kernel: 5 x 70 x 4000 numbers are more than one holds."""
+    x = torch.randn(5, 7, 10, generator=seeded(8), dtype=torch.float64)
+    x0 = torch.randn(4000, 7, 10, generator=seeded(9), dtype=torch.float64)
+    t = times(process)[2:7] if rowwise else times(process)[4]
+    whole = process.log_kernel(x, t, x0)
+    assert whole.shape == (5, 4000)
+    for m in (0, 1, 2995, 2996, 3999):
+        torch.testing.assert_close(whole[:, m : m + 1], process.log_kernel(x, t, x0[m : m + 1]), rtol=1e-13, atol=0)
+
+
+def test_kernel_holds_a_bounded_number_of_differences():
+    """10,000 data and 5 x 70 numbers of state: 3.5 million differences in all, of which 2^20 are held at a time."""
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            largest = max(largest, out.numel()) if isinstance(out, torch.Tensor) and out.ndim == 3 else largest
+            return out
+
+    with Watch():
+        EDM().log_kernel(torch.zeros(5, 70), torch.tensor(1.0), torch.zeros(10_000, 70))
+    assert 0.9 * 2**20 < largest <= 2**20
+
+
+@each
+@pytest.mark.parametrize("event", [(), (3,), (2, 4)])
+@pytest.mark.parametrize("count", [0, 3])
+def test_any_event_and_any_number_of_rows(process, event, count):
+    """Scalar data are states of shape `(B,)`, and a batch may be empty."""
+    n = math.prod(event)
+    x = torch.randn(count, *event, generator=seeded(10), dtype=torch.float64)
+    x0 = torch.randn(2, *event, generator=seeded(11), dtype=torch.float64)
+    for t in (times(process)[4], times(process)[4].expand(count)):
+        assert process.perturb(x, t, seeded(0)).shape == x.shape
+        assert process.diffuse(x, t / 2, t, seeded(0)).shape == x.shape
+        assert process.velocity(x, t, x).shape == process.score(x, t, x).shape == x.shape
+        kernel = process.log_kernel(x, t, x0)
+        assert kernel.shape == (count, 2)
+        torch.testing.assert_close(kernel, process.log_kernel(x.reshape(count, n), t, x0.reshape(2, n)))
+        assert process.log_kernel(x, t, x0[:0]).shape == (count, 0)
+    assert process.prior_log_prob(x).shape == (count,)
+    torch.testing.assert_close(process.prior_log_prob(x), process.prior_log_prob(x.reshape(count, n)))
+
+
+@each
+def test_a_downward_diffusion_is_refused(process):
+    s, t = times(process)[5], times(process)[3]
+    x = torch.zeros(2, 1)
+    for low, high in ((s, t), (s.expand(2), t.expand(2)), (-t, t)):
+        with pytest.raises(ValueError, match="0 <= s <= t"):
+            process.diffuse(x, low, high, seeded(0))
+    trusted = process.diffuse(x.to("meta"), s.to("meta"), t.to("meta"), seeded(0))  # values cannot be read there
+    assert trusted.shape == (2, 1)
+
+
 def test_linear_beta_numbers_of_the_spec():
     """spec/deis.md 8.1 (its alpha is the square of ours) and spec/pfgmpp.md 8.13."""
     t = torch.tensor([1e-3, 0.1, 0.5, 1.0], dtype=torch.float64)
@@ -141,6 +223,8 @@ def test_ve_is_geometric():
 
 
 def test_bad_spans_are_refused():
+    with pytest.raises(ValueError, match=r"time 0 means no noise.*sigma_min=0.01"):
+        VE(span=(0.0, 1.0))
     with pytest.raises(ValueError, match="0 <= least < most"):
         EDM(span=(1.0, 0.5))
     with pytest.raises(ValueError, match="at most 1"):

@@ -475,13 +475,18 @@ def test_a_row_does_not_depend_on_its_batch(D: float) -> None:
 def test_grid_times_never_promote_a_state(dtype: torch.dtype) -> None:
     process, x = PFGMPP(8.0), torch.zeros(3, 2, dtype=dtype)
     s, t = number(0.5), number(1.0)
+    s3, t3 = s.expand(3), t.expand(3)
     for got in (
         process.perturb(x, t, seeded(36)),
         process.diffuse(x, s, t, seeded(36)),
         process.diffuse_published(x, s, t, seeded(36)),
-        process.diffuse(x, s.to(dtype).expand(3), t.to(dtype).expand(3), seeded(36)),
+        process.perturb(x, t3, seeded(36)),
+        process.diffuse(x, s3, t3, seeded(36)),
+        process.diffuse_published(x, s3, t3, seeded(36)),
         process.velocity(x, t, x),
+        process.velocity(x, t3, x),
         process.log_kernel(x, t, x),
+        process.log_kernel(x, t3, x),
         process.prior((3, 2), seeded(36), dtype),
         process.prior_log_prob(x),
     ):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import driftfield as df
+from driftfield.grid import GRIDS
 from driftfield.rng import normal, rows, seeded
 from driftfield.solve.base import cost, moves
 from driftfield.solve.rk import SOLVERS
@@ -121,17 +122,18 @@ def test_counted_evaluations_keep_the_budget(process, solver, nfe):
 @pytest.mark.parametrize(
     "path",
     [
-        lambda p, n, **k: df.restart(df.karras(p, n + 4, **k), [(3, 2, 0.2, 1.0)], process=p),
-        lambda p, n, **k: df.churn(df.karras(p, n, **k), 5.0, process=p),
+        lambda p, n, **k: df.restart(GRIDS["natural"](p, n + 4, **k), [(3, 2, 0.2, 1.0)], process=p),
+        lambda p, n, **k: df.churn(GRIDS["natural"](p, n, **k), 5.0, process=p),
     ],
     ids=["restart", "churn"],
 )
-@pytest.mark.parametrize("process", [df.EDM(), df.VP(), df.PFGMPP(D=8.0)], ids=name)
+@pytest.mark.parametrize("process", [df.EDM(), df.VP(), df.PFGMPP(D=8.0), df.Rectified()], ids=name)
 def test_paths_that_climb_keep_the_budget(process, path):
     for solver in SOLVERS:
         counted = Counted(df.Point(torch.tensor([0.3, -0.2])))
         drawn = df.generate(process, counted, (3, 2), solver=solver, nfe=40, grid=path)
         assert counted.calls == drawn.nfe <= 40
+        assert bool(drawn.isfinite().all())
 
 
 @pytest.mark.parametrize("solver", [df.Euler(), df.Heun(), df.RK4()], ids=name)
@@ -174,7 +176,6 @@ def test_restart_leaves_the_exact_marginal_alone(process):
     low = process.time(torch.tensor(0.5, dtype=F64))
     path = torch.cat((low[None], df.geometric(process, 61, high=2.0, low=0.5)[:-2], low[None]))
     start = lambda seed: process.perturb(model.sample(4000, seeded(seed)), low, seeded(seed + 1))
-    path = torch.cat((path, (low * 0.999)[None]))  # ends below its start: a path that goes down
     field = df.Reverse(process, model)
     moved = df.sample(field, start(10), path, df.RK4(), seeded(12))
     fresh = start(20)
@@ -198,6 +199,28 @@ def test_a_path_that_ends_higher_encodes_and_adds_no_noise():
     x = process.perturb(torch.zeros(4, 2, dtype=F64), grid[0], rows(3, 0, 4))
     down = df.sample(field, x, grid, df.RK4(), seeded(0))
     torch.testing.assert_close(df.sample(field, down, grid.flip(0), df.RK4(), seeded(0)), x, rtol=0, atol=1e-6)
+
+
+def test_a_closed_path_adds_noise():
+    """`[t, T, t]` is a climb and a return; the two climbs of `[t, T, t, T, t]` likewise. Only ending above encodes."""
+    low, high = 0.5, 2.0
+    kinds = lambda *path: [by is None for _, _, by in moves(torch.tensor(path), df.Euler())]
+    assert kinds(low, high, low) == [True, False]
+    assert kinds(low, high, low, high, low) == [True, False, True, False]
+    assert kinds(low, high, 1.0) == [False, False]
+    inner = [by for _, _, by in moves(torch.tensor([low, high, low]), df.Euler(), df.RK4())]
+    assert inner == [None, df.RK4()]
+
+
+def test_no_noise_is_left_at_time_0_or_the_path_does_not_end_there():
+    process = df.VE()
+    field = df.Reverse(process, df.Point(torch.zeros(2)))
+    for solver in SOLVERS.values():
+        with pytest.raises(ValueError, match=r"VE carries noise at time 0.*span\[0\]=1e-05"):
+            df.sample(field, torch.zeros(1, 2), torch.tensor([1.0, 0.5, 0.0], dtype=F64), solver(), seeded(0))
+    for process in (df.EDM(), df.VP(), df.SubVP(), df.Rectified(), df.PFGMPP(D=2.0), df.PFGM()):
+        x = df.Reverse(process, df.Point(torch.full((2,), 3.0))).arrive(torch.zeros(1, 2), torch.tensor(0.1))
+        assert torch.equal(x, torch.full((1, 2), 3.0))
 
 
 def test_integrate_yields_every_point_and_lets_gradients_through():

@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
+from driftfield.objective.base import Batch
 from driftfield.objective.laws import Weight
 from driftfield.optim import AdamW, Muon
+from driftfield.plain import Build
+from driftfield.rng import ambient, seeded
 from driftfield.train.ema import average_of, follow
 from driftfield.train.loop import strength, train
 
@@ -54,11 +57,46 @@ def test_the_programs_own_randomness_is_left_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_accumulation_is_the_mean_over_parts():
-    """One SGD-like step on the two halves equals the mean of their gradients: the loss is that of the whole batch."""
-    first = next(iter(train(TINY.resolved(TINY.data.load().info), TINY.data.load(), None, "cpu")))
-    assert first.loss.shape == ()
-    assert 0.5 < first.loss.item() < 2.0  # the Balanced weight starts every level at 1
+def test_one_step_is_what_it_says():
+    """A step written out: two parts from their own streams, the mean of their gradients, clipped, one AdamW update."""
+    recipe = tiny(steps=24).resolved(TINY.data.load().info)
+    source = recipe.data.load()
+    now = next(iter(train(recipe, source, None, "cpu")))
+    plan = recipe.training
+    with ambient(plan.seed, 2, 0):
+        model = recipe.denoiser()
+    total = 0.0
+    for piece in range(2):
+        x, label = source.draw(8, seeded(plan.seed, 0, 0, piece, 0))
+        with ambient(plan.seed, 2, 0, piece, 0):
+            loss = recipe.objective({"denoiser": model}, Batch(x, label), seeded(plan.seed, 1, 0, piece, 0)).mean() / 2
+        loss.backward()
+        total += loss.item()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3 / plan.warmup, betas=(0.9, 0.99), weight_decay=0.0)
+    optimizer.step()
+    assert now.loss.item() == pytest.approx(total, rel=1e-6)
+    for mine, theirs in zip(now.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-8)
+
+
+class Spiky(torch.nn.Module):
+    """A network whose loss is finite and whose gradient is not: the root of 0."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.a = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, x, noise, cond=None):
+        return x * 0 + self.a.sqrt()
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_gradient_that_is_not_finite_stops_too(clip):
+    objective = replace(TINY.objective, augment=None)
+    recipe = replace(tiny(steps=3, clip=clip), network=Build("tests.train.test_loop:Spiky"), objective=objective)
+    with pytest.raises(FloatingPointError, match="step 1;"):
+        run(recipe)
 
 
 @pytest.mark.parametrize("optimizer", [AdamW(lr=3e-3), Muon(lr=1e-2)])

@@ -9,19 +9,24 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import driftfield as df
+from driftfield.data.stored import stored
 from driftfield.train import checkpoint
 from driftfield.train.checkpoint import read, save, states
 from driftfield.train.fit import Interrupted, follow
+from driftfield.train.held import judged
 from driftfield.train.load import store
 from driftfield.train.session import session
 
 from .common import TINY, tiny
+from .test_loop import Broken
 
 
 def go(recipe, folder, until=None, warn=pytest.fail):
@@ -132,6 +137,50 @@ def test_a_truncated_state_falls_back_to_the_one_before(unbroken, tmp_path):
     assert same(weights(tmp_path), weights(unbroken))
 
 
+def test_nothing_begins_again_unasked(tmp_path):
+    go(TINY, tmp_path, until=16)
+    for state in states(tmp_path):
+        state.write_bytes(b"torn")
+    with pytest.raises(ValueError, match=r"no saved state in .* is whole"):
+        go(TINY, tmp_path, warn=lambda text: None)
+
+
+def test_weights_that_are_not_finite_are_never_kept(tmp_path):
+    objective = replace(TINY.objective, weight=Broken(0.0), augment=None)
+    with pytest.raises(FloatingPointError, match="step 1"):
+        go(replace(tiny(held_every=1, save_every=1), objective=objective), tmp_path)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_held_out_samples_come_from_every_class():
+    """Items sorted by class, as folders are: the 512 that are judged must not be the first ones."""
+    source = stored(np.random.default_rng(0).normal(size=(8000, 2)).astype(np.float32), np.arange(8000) // 2000)
+    for _, label in judged(source, 0):
+        counts = torch.bincount(label, minlength=4)
+        assert counts.min() > 128 - 5 * (512 * 0.25 * 0.75) ** 0.5  # binomial, five deviations
+
+
+def test_a_torn_log_and_old_parts_do_not_matter(unbroken, tmp_path):
+    go(TINY, tmp_path, until=8)
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write('{"step": 9, "loss": {}')
+    (tmp_path / ".state-00000016.safetensors.1.part").write_bytes(b"half")
+    go(TINY, tmp_path)
+    assert not list(tmp_path.glob(".*.part"))
+    assert all(json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines())
+    assert same(weights(tmp_path), weights(unbroken))
+
+
+def test_fit_applies_settings_of_the_data_and_refuses_what_is_not_here():
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    run = df.fit(x, steps=2, settings=["data.held=0.5", "training.batch=8"], progress=False)
+    assert run.info.count == 25
+    run = df.fit(x, steps=2, settings=["training.optimizer=Muon", "training.batch=8"], progress=False)
+    assert type(run.recipe.training.optimizer).__name__ == "Muon"
+    with pytest.raises(ValueError, match=r"cuda|xpu"):
+        df.fit(x, steps=2, device="xpu" if torch.cuda.is_available() else "cuda", progress=False)
+
+
 def test_a_full_disk_is_one_sentence_and_leaves_the_last_state_whole(unbroken, tmp_path, monkeypatch):
     go(TINY, tmp_path, until=8)
     before = {p.name: p.stat().st_size for p in tmp_path.glob("*.safetensors")}
@@ -159,8 +208,6 @@ def test_changed_data_are_refused(tmp_path):
 
 
 def test_starting_from_another_run(unbroken, tmp_path):
-    from dataclasses import replace
-
     tuned = replace(tiny(steps=1, warmup=1000), init=str(unbroken))
     go(tuned, tmp_path)
     begun, ended = weights(unbroken, "model.safetensors"), weights(tmp_path)

@@ -40,7 +40,8 @@ class Empirical:
     Shapes: `data` is `(M, *data)`; `labels`, if given, `(M,)` int64 classes >= 0; `x` is `(B, *data)`; `t` is `()` or
             `(B,)` and not 0; `cond` is `()` or `(B,)` int64: only data of that class count, and -1 means all.
     Exact:  in float64 to rounding, in float32 to 1e-4 of the data's root mean square about its mean or to one rounding
-            of the output, whichever is more, for any offset of the data and any noise. Memory beyond the data: a few tensors of 1024 x `tile` and of `tile` x N.
+            of the output, whichever is more, for any offset of the data and any noise. Memory beyond the data: a few
+            tensors of 1024 x `tile` and of `tile` x N.
     Raises: TypeError for a process that is not isotropic; ValueError for shapes, labels or conditions that do not fit.
     Source: Xu et al. 2023, App. A (STF); the law of each process in place of the Gaussian. [xu2023stf]
     """

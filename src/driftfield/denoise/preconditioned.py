@@ -34,18 +34,30 @@ def _ve(process: Isotropic, t: Tensor, sigma_data: float) -> Coefficients:
     return 1 / a, s / a, 1 / a, (process.level(t) / 2).log()
 
 
-@lru_cache(maxsize=4)
+def _recursion(steps: int = 1000) -> tuple[float, ...]:
+    signal = [math.sin(math.pi / 2 * j / (steps * 1.008)) ** 2 for j in range(steps + 1)]
+    levels = [0.0]
+    for j in range(steps, 0, -1):
+        levels.append(math.sqrt((levels[-1] ** 2 + 1) / max(signal[j - 1] / signal[j], 0.001) - 1))
+    return tuple(levels[:0:-1])
+
+
+_IDDPM = _recursion()  # numbers, made on import: compiled code takes them as constants
+
+
+def _table(device: torch.device) -> Tensor:
+    return torch.tensor(_IDDPM, dtype=torch.float32, device=device)
+
+
+_kept = lru_cache(maxsize=4)(_table)  # a copy to an accelerator waits for it, so there is one for each
+
+
 def iddpm_levels(device: torch.device) -> Tensor:
     """The 1000 noise levels of improved DDPM, from the most to the least. Source: Karras et al. 2022, Table 1.
 
     [karras2022edm]
     """
-    steps = 1000
-    signal = (torch.arange(steps + 1, dtype=torch.float64) / (steps * 1.008) * math.pi / 2).sin().square().tolist()
-    levels = [0.0]
-    for j in range(steps, 0, -1):
-        levels.append(math.sqrt((levels[-1] ** 2 + 1) / max(signal[j - 1] / signal[j], 0.001) - 1))
-    return torch.tensor(levels[:0:-1], device=device)
+    return _table(device) if torch.compiler.is_compiling() else _kept(device)
 
 
 def _iddpm(process: Isotropic, t: Tensor, sigma_data: float) -> Coefficients:

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..linear import Linear, Scalar, expand, flat
 from ..rng import Rng, device_of, normal
 
-_SCRATCH = 1 << 20  # differences held at a time: 8 MiB in float64, which a processor's cache likes better than 64
+_SCRATCH = 1 << 20  # differences held at a time: 8 MiB in float64
 
 
 class Process(ABC):
@@ -68,7 +68,8 @@ class Process(ABC):
     def diffuse(self, x: Tensor, s: Tensor, t: Tensor, rng: Rng) -> Tensor:
         """Draw `x_t` given `x_s = x`, for `t >= s`: the upward move of Restart and churn, exact in law.
 
-        Raises: ValueError for `t < s`, where the times are on the CPU; TypeError where the process has no kernel between two noisy times.
+        Raises: ValueError for `t < s`, where the times are on the CPU; TypeError where the process has no kernel
+        between two noisy times.
         """
         raise TypeError(f"{type(self).__name__} has no kernel between two noisy times, so it cannot be diffused upward")
 
@@ -129,8 +130,8 @@ class Isotropic(Process):
         """By differences, which do not cancel, of a few data at a time: memory of a few times `x` or 16 MiB."""
         rows = flat(x)[:, None]
         a = expand(self.alpha(t), rows)
-        few = flat(x0).split(max(1, _SCRATCH // max(1, x.numel())))
-        d2 = torch.cat([(rows - a * part).square().sum(2) for part in few], 1)
+        size = max(1, _SCRATCH // max(1, x.numel()))
+        d2 = torch.cat([(rows - a * part).square().sum(2) for part in torch.split(flat(x0), size)], 1)
         return self.log_profile(d2, t[:, None] if t.ndim else t, rows.shape[2]).to(d2.dtype)
 
     def prior_log_prob(self, x: Tensor) -> Tensor:
