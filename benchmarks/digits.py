@@ -1,6 +1,6 @@
 """The demo's scores over seeds: PFGM++ at D = 128 and EDM on handwritten digits, trained alike.
 
-    python benchmarks/digits.py [--steps 1200] [--seeds 3] [--folder runs/digits-bench]
+    python benchmarks/digits.py [--steps 900] [--seeds 3] [--folder runs/digits-bench]
 
 Each run is that of `make demo`; a run folder that is already there is used as it is. Prints each seed's scores and the
 largest, from which the demo's bound is set.
@@ -32,7 +32,7 @@ def run(folder: Path, process: str, seed: int, steps: int) -> dict[str, float]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path("runs/digits-bench"))
     options = parser.parse_args()

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The main job, end to end, on real data: train PFGM++ (D = 128) and diffusion (EDM) on handwritten digits, draw
-# samples of both, and score them. About four minutes on two cores. Results are in demo/.
+# samples of both, and score them. About three minutes on two cores. Results are in demo/.
 set -euo pipefail
 RUN=${RUN:-$(dirname "$(command -v driftfield)")}
 OUT=${OUT:-demo}
-STEPS=${STEPS:-1200}
+STEPS=${STEPS:-900}
 
 for process in "PFGMPP(D=128)" EDM; do
     name=$([ "$process" = EDM ] && echo edm || echo pfgmpp)

@@ -29,7 +29,7 @@ def _mix(x: int) -> int:
 def _absorb(state: int, key: int, first: int) -> int:
     """The state after the pieces of 32 bits of `key`, from the piece `first` on."""
     for place in range(first, max(1, -(-key.bit_length() // 32))):
-        state = _mix(state * 31 + (key >> 32 * place) + place * 0x9E3779B9 + 0x85EBCA6B)
+        state = _mix(state * 31 + (key >> 32 * place) + (2 * place + first) * 0x9E3779B9 + 0x85EBCA6B)
     return state
 
 

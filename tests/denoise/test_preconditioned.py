@@ -9,6 +9,7 @@ import torch
 
 import driftfield as df
 from driftfield.denoise.preconditioned import SCALINGS, iddpm_levels
+from driftfield.objective.laws import Balanced
 
 F64 = torch.float64
 LEVELS = torch.logspace(-2, 1.5, 7, dtype=F64)
@@ -53,8 +54,7 @@ def test_coefficients_are_the_table(name):
 def test_iddpm_levels():
     """From u_0 = 20291, past u_8 = 80.2, down to u_999 > 0 by the recursion; labels count from the least noise.
 
-    The two values by the same recursion in exact rationals of the cosines to 30 digits; u_8 is the first of the 992
-    levels that Karras et al. sample with, App. C.3.4 (j_0 = 8, sigma_max = 80).
+    u_8, about 80, is where Karras et al. start to sample (Table 1, j_0 = 8).
     """
     levels = iddpm_levels(torch.device("cpu"))
     assert len(levels) == 1000
@@ -106,7 +106,7 @@ def test_edm_scaling_has_unit_input_and_least_unit_target(process, rng):
     target = d**2 - 2 * c_skip * cov + c_skip.square() * var_x
     torch.testing.assert_close(target / c_out.square(), one, rtol=1e-8, atol=0)  # cancels like (level / d)^2 = 2e-4
     torch.testing.assert_close(cov - c_skip * var_x, 0 * one, rtol=0, atol=1e-13)
-    torch.testing.assert_close(df.Balanced(d)(process, t) * c_out.square(), one, rtol=1e-12, atol=0)
+    torch.testing.assert_close(Balanced(d)(process, t) * c_out.square(), one, rtol=1e-12, atol=0)
     x = torch.randn(7, 3, generator=rng, dtype=F64)
     torch.testing.assert_close(denoiser(x, process.time(torch.tensor(1e-9, dtype=F64))), x, rtol=0, atol=1e-7)
 

@@ -174,7 +174,7 @@ def test_restart_leaves_the_exact_marginal_alone(process):
 
     model = mixture(process)
     low = process.time(torch.tensor(0.5, dtype=F64))
-    path = torch.cat((low[None], df.geometric(process, 61, high=2.0, low=0.5)[:-2], low[None]))
+    path = torch.cat((low[None], df.geometric(process, 31, high=2.0, low=0.5)[:-2], low[None]))
     start = lambda seed: process.perturb(model.sample(4000, seeded(seed)), low, seeded(seed + 1))
     field = df.Reverse(process, model)
     moved = df.sample(field, start(10), path, df.RK4(), seeded(12))
