@@ -110,11 +110,17 @@ class VE(ScalarGaussian):
         return (level / self.sigma_min).log() / math.log(self.sigma_max / self.sigma_min)
 
 
+@dataclass(frozen=True)
 class _LinearBeta(ScalarGaussian):
     """Noise rate `beta_min + t (beta_max - beta_min)`; `alpha` is shared by the two members of the family."""
 
-    beta_min: float
-    beta_max: float
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    span: tuple[float, float] = (1e-3, 1.0)
+
+    def __post_init__(self) -> None:
+        check_span(self.span)
+        check_span((self.beta_min, self.beta_max))
 
     def log_alpha(self, t: Tensor) -> Tensor:
         """The logarithm of the signal's scale."""
@@ -138,14 +144,6 @@ class VP(_LinearBeta):
     Source: Song et al. 2021, App. C. [song2021score]
     """
 
-    beta_min: float = 0.1
-    beta_max: float = 20.0
-    span: tuple[float, float] = (1e-3, 1.0)
-
-    def __post_init__(self) -> None:
-        check_span(self.span)
-        check_span((self.beta_min, self.beta_max))
-
     def sigma(self, t: Tensor) -> Tensor:
         return (-torch.expm1(2 * self.log_alpha(t))).sqrt()
 
@@ -166,14 +164,6 @@ class SubVP(_LinearBeta):
 
     Source: Song et al. 2021, Eq. 29. [song2021score]
     """
-
-    beta_min: float = 0.1
-    beta_max: float = 20.0
-    span: tuple[float, float] = (1e-3, 1.0)
-
-    def __post_init__(self) -> None:
-        check_span(self.span)
-        check_span((self.beta_min, self.beta_max))
 
     def sigma(self, t: Tensor) -> Tensor:
         return -torch.expm1(2 * self.log_alpha(t))
