@@ -96,7 +96,8 @@ def main() -> None:
     held = source.train()[0]
     pairs = [(ours(recipe, source, device), plain(recipe, held, device)) for _ in range(options.rounds)]
     mine, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-    ratio = statistics.median(p / o for o, p in pairs)
+    ratios = sorted(p / o for o, p in pairs)
+    ratio = statistics.median(ratios)
     count = sum(p.numel() for p in recipe.denoiser().parameters())
     flops = 6 * _multiplications(recipe, options.shape)
     print(f"U-Net of {count / 1e6:.2f} M parameters on {tuple(options.shape)}, batch {options.batch}, {device}, ")
@@ -105,7 +106,7 @@ def main() -> None:
     for name, seconds in (("driftfield train", mine), ("plain loop", theirs)):
         rate = options.batch / seconds
         print(f"| {name} | {rate:.0f} | {rate * flops / 1e12:.3f} |")
-    print(f"\nours / plain: {ratio:.3f} (median of {options.rounds} rounds)")
+    print(f"\nours / plain: {ratio:.3f} (median of {options.rounds} rounds, {ratios[0]:.2f} to {ratios[-1]:.2f})")
 
 
 @torch.no_grad()

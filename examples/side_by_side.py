@@ -26,11 +26,11 @@ def main(folder: Path) -> int:
     panels = {"digits never seen in training": real}
     panels |= {title: Image.open(folder / name / "drawn" / "grid.png") for name, title in NAMES.items()}
     width, height = real.size
-    sheet = Image.new("L", (3 * width + 40, height + 24), 255)
+    sheet = Image.new("L", (3 * width + 40, height + 30), 255)
     for i, (title, panel) in enumerate(panels.items()):
         left = i * (width + 20)
-        ImageDraw.Draw(sheet).text((left, 6), title, fill=0)
-        sheet.paste(panel.resize((width, height)), (left, 24))
+        ImageDraw.Draw(sheet).text((left + 4, 4), title, fill=0, font_size=18)
+        sheet.paste(panel.resize((width, height)), (left, 30))
     sheet.save(folder / "side_by_side.png")
 
     print(f"\n{'':18} {'Fréchet':>8} {'KID x 1000':>16} {'nearest':>8}")
