@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,20 @@ def error(*arguments, status=1, cwd=None) -> str:
     lines = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert len(lines) == 1, done.stderr
     return lines[0]
+
+
+@contextmanager
+def started(*arguments):
+    """A command that listens to Ctrl-C even where the tests themselves do not, and never outlives its test."""
+    command = [sys.executable, "-m", "driftfield", *map(str, arguments)]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV)
+    signal.signal(signal.SIGINT, before)
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -273,8 +288,7 @@ def test_a_mistake_in_the_recipe_claims_no_folder(tmp_path):
 
 
 def test_ctrl_c_while_sampling_leaves_nothing(run, tmp_path):
-    command = [sys.executable, "-m", "driftfield", "sample", str(run), "-n", "200000", "--out", str(tmp_path / "o")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV) as process:
+    with started("sample", run, "-n", 200_000, "--out", tmp_path / "o") as process:
         for _ in range(600):
             if list(tmp_path.glob(".*.part/.drawn.npy*")):
                 break
@@ -317,21 +331,7 @@ def test_usage_errors_have_status_2():
 
 
 def test_ctrl_c_keeps_the_state_and_exits_130(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "driftfield",
-        "train",
-        "digits",
-        "--run",
-        str(tmp_path / "r"),
-        "--steps",
-        "100000",
-        *TINY,
-    ]
-    with subprocess.Popen(
-        [*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV
-    ) as process:
+    with started("train", "digits", "--run", tmp_path / "r", "--steps", 100_000, *TINY, "--json") as process:
         assert process.stdout is not None
         for line in process.stdout:
             if json.loads(line)["step"] >= 3:

@@ -15,12 +15,15 @@ class Interrupted(Exception):
 
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets; a second Ctrl-C interrupts at once. Outside the main thread it is never set."""
+    """An event that Ctrl-C sets; a second Ctrl-C interrupts at once.
+
+    It is never set outside the main thread, nor where the program was started to ignore Ctrl-C (a background job).
+    """
     stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    old = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or old is signal.SIG_IGN:
         yield stop
         return
-    old = signal.getsignal(signal.SIGINT)
 
     def note(number: int, frame: FrameType | None) -> None:
         stop.set()
