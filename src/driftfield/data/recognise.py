@@ -10,13 +10,18 @@ from ..names import unknown
 from .array import SUFFIXES as ARRAY_SUFFIXES
 from .array import Array
 from .base import Data
+from .cifar import CIFAR10
 from .digits import Digits
 from .images import SUFFIXES as IMAGE_SUFFIXES
 from .images import Images, files_in
+from .mnist import MNIST, Fashion
 from .toys import Checkerboard, EightGaussians, OlympicRings, Rings, SwissRoll, Tree
 
 NAMES: dict[str, type[Data]] = {
     "digits": Digits,
+    "mnist": MNIST,
+    "fashion": Fashion,
+    "cifar10": CIFAR10,
     "images": Images,
     "array": Array,
     "eight-gaussians": EightGaussians,

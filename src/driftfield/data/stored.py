@@ -46,14 +46,17 @@ class Stored(Source):
         data: Tensor,
         *,
         kind: str,
-        held: float = 0.1,
+        held: float | tuple[Tensor, Tensor] = 0.1,
         labels: Tensor | None = None,
         classes: tuple[str, ...] = (),
         shift: float = 127.5,
         scale: float = 127.5,
     ):
-        """`shift` and `scale` lead to the user's units, see `Info`; `classes` name the labels 0, 1, ..."""
-        self._train, self._held = split(len(data), held)
+        """`held` is the fraction to keep out of training, or the indices of the training and of the held-out items.
+
+        `shift` and `scale` lead to the user's units, see `Info`; `classes` name the labels 0, 1, ...
+        """
+        self._train, self._held = held if isinstance(held, tuple) else split(len(data), held)
         self._data, self._labels = data, labels
         self._copies: dict[torch.device, tuple[Tensor, Tensor, Tensor | None]] = {}
         std = _deviation(data[self._train])
@@ -83,6 +86,18 @@ class Stored(Source):
 
     def train(self) -> tuple[Tensor, Tensor | None]:
         return self._part(self._train)
+
+
+def published(images: npt.NDArray[np.uint8], labels: npt.NDArray[Any], held: int, classes: tuple[str, ...]) -> Stored:
+    """A set of images that comes with a split of its own: the last `held` items are the held-out ones.
+
+    `images` are uint8 `(M, H, W)` or `(M, H, W, 3)`; `labels` `(M,)` index `classes`.
+    """
+    data = torch.from_numpy(_channels_first(images, "the set"))
+    index = torch.arange(len(data))
+    target = torch.from_numpy(labels.astype(np.int64))
+    splits = index[: len(data) - held], index[len(data) - held :]
+    return Stored(data, kind="image", held=splits, labels=target, classes=classes)
 
 
 def _model(data: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from ..files import part_of
 from ..generation import plan
 from ..names import unknown
 from ..recipe import Sampling
-from ..train.load import load
+from ..train.load import home, load
 from .device import device_named
 
 _IN_GRID = 100
@@ -67,8 +67,7 @@ def draw(
     begin = None if start is None else read_start(Path(start), info)
     if start is not None and level is None:
         raise ValueError("--start needs --level: how much noise to add before denoising, such as --level 1")
-    base = Path(run) if Path(run).is_dir() else Path(run).parent
-    folder = (Path(out) if out is not None else base / f"samples-{seed}").resolve()
+    folder = (Path(out) if out is not None else home(run) / f"samples-{seed}").resolve()
     _check_folder(folder, force)
     spent = plan(process, solver=how.solver, nfe=how.nfe, grid=how.grid, level=level).nfe
     part = part_of(folder)

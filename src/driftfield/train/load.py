@@ -3,31 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..denoise.preconditioned import Preconditioned
+from ..names import pick
 from ..plain import from_plain, to_plain
 from ..process.base import Process
 from ..recipe import Recipe
 from .checkpoint import read, save
 
 WEIGHTS, LAST = "model.safetensors", "last.safetensors"
+_SHIPPED = "pretrained:"
+
+
+def pretrained() -> dict[str, Path]:
+    """The models that come with the package, by name; `pretrained:NAME` stands for their run everywhere."""
+    folder = Path(str(files("driftfield").joinpath("weights", "pretrained")))
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
 def find(run: str | Path) -> Path:
     """The weights file of a run: the average with the best held-out loss, or the newest where none was judged yet.
 
-    Raises: FileNotFoundError saying what was looked for.
+    `run` is a folder, a weights file, or `pretrained:NAME`.
+    Raises: FileNotFoundError saying what was looked for; ValueError for an unknown name.
     """
+    if (name := _pretrained_name(run)) is not None:
+        return pick(name, pretrained(), "pretrained model")
     path = Path(run)
     if path.is_dir():
         path = next((path / name for name in (WEIGHTS, LAST) if (path / name).exists()), path / WEIGHTS)
     if not path.exists():
         raise FileNotFoundError(f"no weights at {path}; train first, or give the folder of a run or a weights file")
     return path
+
+
+def home(run: str | Path) -> Path:
+    """The folder for what is made from a run: its own, that of its weights file, or for a pretrained model
+    `pretrained-NAME` in the current folder."""
+    if (name := _pretrained_name(run)) is not None:
+        return Path(f"pretrained-{name}")
+    return Path(run) if Path(run).is_dir() else Path(run).parent
+
+
+def _pretrained_name(run: str | Path) -> str | None:
+    return str(run).removeprefix(_SHIPPED) if str(run).startswith(_SHIPPED) else None
 
 
 def load(run: str | Path, trust: Sequence[str] = ()) -> tuple[Process, Preconditioned, Recipe]:
