@@ -6,9 +6,10 @@ import math
 import pytest
 import torch
 
-from driftfield.metric import kid as module
-from driftfield.metric.kid import _parts, kid
-from driftfield.rng import normal, seeded
+from driftfield.metric import mmd as module
+from driftfield.metric.kid import CUBIC, Blocks, kid, kid_by_blocks
+from driftfield.metric.mmd import parts
+from driftfield.rng import normal, permutation, seeded
 
 
 def draw(*shape, seed=0):
@@ -52,7 +53,7 @@ def test_value_and_variance_are_unbiased_by_enumeration(sizes, same):
     for pick in itertools.product((0, 1), repeat=sum(sizes)):
         left, right = list(pick[: sizes[0]]), list(pick[sizes[0] :])
         chance = math.prod(p[i] for i in left) * math.prod(q[i] for i in right)
-        value, first, second = _parts(points[left], others[right])
+        value, first, second = parts(points[left], others[right], CUBIC)
         mean += chance * value
         square += chance * value**2
         variance += chance * (sum(first) + second)
@@ -72,7 +73,7 @@ def test_value_and_variance_are_unbiased_by_enumeration(sizes, same):
 
 def replicates(shift, count, seed):
     pairs = ((draw(60, 8, seed=seed + 2 * i), draw(45, 8, seed=seed + 2 * i + 1) + shift) for i in range(count))
-    every = [(*kid(a, b), *first, second) for a, b in pairs for _, first, second in (_parts(a, b),)]
+    every = [(*kid(a, b), *first, second) for a, b in pairs for _, first, second in (parts(a, b, CUBIC),)]
     table = torch.tensor(every, dtype=torch.float64)
     return table[:, 0], table[:, 1], table[:, 2:]
 
@@ -120,6 +121,49 @@ def test_shifted_normals_against_the_closed_form():
     assert abs(value - expected) < 4 * error < expected
 
 
+def test_one_block_a_time_is_kid_of_blocks():
+    """In the order given, whatever the batches; each block against its own rows of the shuffled reference; what does
+    not fill a block is left out."""
+    a, b = draw(47, 5, seed=1), draw(63, 5, seed=2) + 0.5
+    order = permutation(63, seeded(3))
+    pairs = [(a[10 * i : 10 * i + 10], b[order[10 * i : 10 * i + 10]]) for i in range(4)]
+    values = torch.tensor([kid(x, y)[0] for x, y in pairs], dtype=torch.float64)
+    for sizes in ([47], [3, 11, 0, 20, 13], [1] * 47):
+        blocks = Blocks(b, 10, seeded(3))
+        for part in a.split(sizes):
+            blocks.add(part)
+        value, error = blocks.result()
+        assert value == pytest.approx(float(values.mean()), rel=1e-12)
+        assert error == pytest.approx(float(values.std()) / 2, rel=1e-12)
+
+
+def test_blocks_that_share_a_reference_are_averaged_first():
+    """Five blocks of samples and two of the reference: the independent values are means of 3 and of 2."""
+    a, b = draw(50, 4, seed=1), draw(20, 4, seed=2)
+    order = permutation(20, seeded(0))
+    at = [b[order[:10]], b[order[10:]]]
+    own = [kid(a[10 * i : 10 * i + 10], at[i % 2])[0] for i in range(5)]
+    expected = torch.tensor([sum(own[0::2]) / 3, sum(own[1::2]) / 2], dtype=torch.float64)
+    blocks = Blocks(b, 10, seeded(0))
+    blocks.add(a)
+    assert blocks.result() == pytest.approx((float(expected.mean()), float(expected.std()) / math.sqrt(2)), rel=1e-12)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_the_error_of_blocks_is_the_spread_of_replicates(shift):
+    """Its square is unbiased exactly, because blocks are independent; bound as above, of both variances together. The
+    value is unbiased, so its mean is that of all pairs within four of its errors."""
+    count = 300
+    pairs = ((draw(80, 4, seed=30_000 + 2 * i), draw(80, 4, seed=30_001 + 2 * i) + shift) for i in range(count))
+    every = [(*kid_by_blocks(a, b, 16, seeded(i)), kid(a, b)[0]) for i, (a, b) in enumerate(pairs)]
+    value, error, whole = torch.tensor(every, dtype=torch.float64).T
+    square = error.square()
+    kurtosis = float(((value - value.mean()) / value.std()).pow(4).mean())
+    bound = 4 * math.sqrt((kurtosis - 1) / count + float(square.std() / square.mean()) ** 2 / count)
+    assert abs(float(square.mean() / value.var()) - 1) < bound
+    assert abs(float((value - whole).mean())) < 4 * float((value - whole).std()) / math.sqrt(count)
+
+
 def test_constant_samples():
     x = torch.ones(5, 3, dtype=torch.float64)
     assert kid(x, x) == pytest.approx((0, 0), abs=1e-14)
@@ -134,3 +178,7 @@ def test_bad_input_is_named():
         kid(x, x[:, :2])
     with pytest.raises(ValueError, match="finite, but 1 of 18"):
         kid(x, torch.where(x == x[0, 0], torch.inf, x))
+    with pytest.raises(ValueError, match="two of them in the reference, which has 6"):
+        Blocks(x, 4, seeded(0))
+    with pytest.raises(ValueError, match="needs at least 6 samples"):
+        kid_by_blocks(x[:5], x, 3, seeded(0))

@@ -1,13 +1,16 @@
 """The sliced Wasserstein distance: one dimension exactly, shifts and scales in closed form, the error it states."""
 
 import math
+import sys
 
 import pytest
+import scipy.optimize
 import scipy.stats
 import torch
 
 from driftfield.metric import wasserstein as module
-from driftfield.metric.wasserstein import sliced_wasserstein
+from driftfield.metric.frechet import frechet
+from driftfield.metric.wasserstein import sliced_wasserstein, wasserstein
 from driftfield.rng import normal, seeded
 
 
@@ -84,6 +87,58 @@ def test_the_seed_decides():
     a, b = draw(20, 5, seed=1), draw(25, 5, seed=2)
     assert sliced_wasserstein(a, b, seeded(3)) == sliced_wasserstein(a, b, seeded(3))
     assert sliced_wasserstein(a, b, seeded(3)) != sliced_wasserstein(a, b, seeded(4))
+
+
+@pytest.mark.parametrize(("n", "m"), [(7, 7), (6, 4), (1, 8)])
+def test_exact_transport_in_one_dimension_and_along_a_line(n, m):
+    """By sorting; and by the simplex, of the same points laid along a line in three dimensions."""
+    a, b = draw(n, 1, seed=1), 2 * draw(m, 1, seed=2) + 1
+    longer_a, longer_b = a.repeat_interleave(m, 0).sort(0).values, b.repeat_interleave(n, 0).sort(0).values
+    expected = float((longer_a - longer_b).square().mean().sqrt())
+    assert wasserstein(a, b) == pytest.approx(expected, rel=1e-13)
+    pytest.importorskip("ot")
+    line = torch.tensor([[1.0, 2.0, -2.0]], dtype=torch.float64) / 3
+    assert wasserstein(a @ line + 5, b @ line + 5) == pytest.approx(expected, rel=1e-12)
+
+
+def test_exact_transport_is_the_best_assignment():
+    """Equal weights on equal numbers: a permutation is optimal (Birkhoff); on unequal ones, of repeated points."""
+    pytest.importorskip("ot")
+    a, b = draw(24, 5, seed=1), draw(24, 5, seed=2) + 0.3
+    cost = torch.cdist(a, b).square().numpy()
+    i, j = scipy.optimize.linear_sum_assignment(cost)
+    assert wasserstein(a, b) == pytest.approx(math.sqrt(cost[i, j].mean()), rel=1e-12)
+    cost = torch.cdist(a, b[:16]).square().numpy().repeat(2, 0).repeat(3, 1)
+    i, j = scipy.optimize.linear_sum_assignment(cost)
+    assert wasserstein(a, b[:16]) == pytest.approx(math.sqrt(cost[i, j].mean()), rel=1e-12)
+
+
+def test_exact_transport_of_shifts_copies_and_normal_laws():
+    """A shift costs its length; equal sets nothing, exactly; and no plan is better than the means allow."""
+    pytest.importorskip("ot")
+    x, shift = draw(60, 8) + 1000, draw(8, seed=9)
+    assert wasserstein(x, x + shift) == pytest.approx(float(shift.norm()), rel=1e-12)
+    assert wasserstein(x, x.flip(0)) == 0
+    assert wasserstein(x, x.repeat(2, 1)) < 1e-12
+    a, b = draw(80, 2, seed=3), 2 * draw(80, 2, seed=4)
+    assert wasserstein(a, b) ** 2 >= frechet(a, b) * 79 / 80 - 1e-12  # Gelbrich: moments, of the samples themselves
+    assert wasserstein(a, b) >= sliced_wasserstein(a, b, seeded(0))[0]
+
+
+def test_exact_transport_that_cannot_be_is_refused(monkeypatch):
+    x = draw(9, 3)
+    monkeypatch.setattr(module, "_MOST", 80)
+    with pytest.raises(ValueError, match="costs of all 9 x 9 pairs, and 80 is the most"):
+        wasserstein(x, x)
+    monkeypatch.undo()
+    pytest.importorskip("ot")
+    monkeypatch.setattr(module, "_PIVOTS", 1)
+    with pytest.raises(ValueError, match="was not solved"):
+        wasserstein(draw(60, 3, seed=1), draw(60, 3, seed=2))
+    monkeypatch.setitem(sys.modules, "ot", None)
+    with pytest.raises(ImportError, match=r"pip install 'driftfield\[transport\]'"):
+        wasserstein(x, x)
+    assert wasserstein(x[:, :1], x[:, :1]) == 0
 
 
 def test_bad_input_is_named():

@@ -40,6 +40,15 @@ class Moments:
         return cls(len(x), mean, _short(x - mean))
 
     @classmethod
+    def given(cls, mean: Tensor, covariance: Tensor, count: int = 2) -> Moments:
+        """The moments of a sample known by its mean `(F,)` and unbiased covariance `(F, F)`; `count` is its size.
+
+        Distances need no `count`; merging does. Raises: ValueError, as `frechet_gaussians`.
+        """
+        mean = rows(mean[None], "a mean")[0]
+        return cls(count, mean, _root(covariance, len(mean)) * math.sqrt(count - 1))
+
+    @classmethod
     def stream(cls, batches: Iterable[Tensor]) -> Moments:
         """The moments of all rows of `batches`, each `(n_i, F)`, read once and never held together.
 

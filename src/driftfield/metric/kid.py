@@ -1,101 +1,102 @@
-"""The kernel distance between two samples (KID), without bias, and its standard error without resampling."""
+"""The kernel distance between two samples (KID), over all pairs of rows or, for large samples, by blocks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from ..rng import permutation
 from .check import rows, same_width
+from .mmd import Kernel, discrepancy, unbiased
 
-_TILE = 2**18  # entries of a kernel matrix held at a time: 2 MB in float64, so that they stay in the cache
-
-
-class _Within(NamedTuple):
-    """Of a kernel matrix of one sample: sums of each row without the diagonal, and the kernel's second-order part."""
-
-    rows: Tensor
-    pure: float
-
-
-class _Between(NamedTuple):
-    """Of a kernel matrix between two samples: sums of rows and columns, and the kernel's second-order part."""
-
-    rows: Tensor
-    columns: Tensor
-    pure: float
+_ALL_PAIRS = 10**8  # up to which KID is over all pairs of rows unless asked otherwise
+_BLOCK = 1000
+CUBIC = Kernel(lambda x: x / x.shape[1], lambda y: y, lambda p: p.add_(1).pow_(3))
 
 
 def kid(a: Tensor, b: Tensor) -> tuple[float, float]:
     """The squared maximum mean discrepancy of two samples under the kernel `(x.y / F + 1)^3`, and its standard error.
 
     Shapes: `a` is `(m, F)`, `b` is `(n, F)`, `m, n >= 4`, of any floating type; all is done in float64, in tiles.
-    Exact:  the value is unbiased, so it is below 0 for about half of all pairs of samples of one law. Every pair of
-            rows counts: no subsets, nothing drawn.
-    Error:  the standard deviation of the value over fresh samples of these sizes. Its square is estimated from the
-            orthogonal (Hoeffding) parts of the statistic; each part's estimate is unbiased, and the two that may come
-            out below 0, the variances of the witness function, count as 0 there. So it holds at equal laws too, where
-            those vanish and the usual normal theory fails: there it is on average 1.1 times the spread (measured).
+    Exact:  unbiased, over every pair of rows: nothing drawn. Its work grows as `m n F`; see `Blocks` for large samples.
+    Error:  as of `discrepancy`: the standard deviation over fresh samples of these sizes.
     Raises: ValueError for fewer than 4 rows, other shapes, different widths or values that are not finite.
-    Source: Gretton et al. 2012, Eq. 3; Binkowski et al. 2018; the variance after Hoeffding 1948, with second-order
-            parts by U-centring, Szekely and Rizzo 2014.
-            [gretton2012mmd] [binkowski2018kid] [hoeffding1948ustatistic] [szekely2014ucentring]
+    Source: Binkowski et al. 2018. [binkowski2018kid]
     """
     a, b = rows(a, least=4), rows(b, least=4)
     same_width(a, b)
-    value, first, second = _parts(a, b)
-    return value, math.sqrt(sum(max(v, 0.0) for v in first) + second)
+    return discrepancy(a, b, CUBIC)
 
 
-def _parts(a: Tensor, b: Tensor) -> tuple[float, tuple[float, float], float]:
-    """The value, and unbiased estimates of the parts of its variance: first order from `a` and from `b`; second."""
-    m, n = len(a), len(b)
-    aa, bb, ab = _within(a), _within(b), _between(a, b)
-    value = aa.rows.sum() / (m * (m - 1)) + bb.rows.sum() / (n * (n - 1)) - 2 * ab.rows.sum() / (m * n)
-    # The witness E k(z, a) - E k(z, b) at each row; dividing by m - 2 undoes that a row is left out of its own mean.
-    at_a = aa.rows / (m - 2) - ab.rows / n
-    at_b = bb.rows / (n - 2) - ab.columns / m
-    first = (
-        4 / m * (float(at_a.var()) - aa.pure / (m - 2) - ab.pure / n),
-        4 / n * (float(at_b.var()) - bb.pure / (n - 2) - ab.pure / m),
-    )
-    second = 2 * aa.pure / (m * (m - 1)) + 2 * bb.pure / (n * (n - 1)) + 4 * ab.pure / (m * n)
-    return float(value), first, second
+class Blocks:
+    """KID of a stream of samples, a block of `size` rows at a time, each against as many rows of the reference.
+
+    The mean over blocks is as unbiased as KID over all pairs, its work grows as `n size F`, and only one block is held.
+    For laws that differ it is as precise to first order; for equal laws its error falls as `(n size)^(-1/2)`, not
+    as `1 / n`. Rows that do not fill a last block are left out. Samples should come in no special order.
+
+    Error:  blocks that met the same rows of the reference are averaged first, so that what remains is independent, and
+            its standard deviation over the root of its number is the error over fresh samples and references.
+    Source: Binkowski et al. 2018; blocks after Zaremba et al. 2013. [binkowski2018kid] [zaremba2013btest]
+    """
+
+    def __init__(self, reference: Tensor, size: int, rng: torch.Generator):
+        """`reference` is `(m, F)`, brought in random order by `rng` and cut into `m // size` blocks.
+
+        Raises: ValueError for a size below 2 or a reference that does not fill two blocks.
+        """
+        reference = rows(reference, "the reference")
+        if size < 2 or len(reference) < 2 * size:
+            raise ValueError(
+                f"KID by blocks of {size} needs blocks of at least 2 rows and two of them in the reference, "
+                f"which has {len(reference)}; give smaller blocks or a larger reference"
+            )
+        self._size, self._count = size, 0
+        kept = permutation(len(reference), rng)[: len(reference) // size * size].to(reference.device)
+        self._blocks = torch.split(reference[kept], size)
+        self._sums = [0.0] * len(self._blocks)
+        self._rest = reference[:0]
+
+    def add(self, features: Tensor) -> None:
+        """Take in rows `(n, F)`. Raises: ValueError for another width or values that are not finite."""
+        features = rows(features, "samples", least=0).to(self._rest.device)
+        same_width(features, self._rest)
+        waiting = torch.cat((self._rest, features))
+        whole = len(waiting) // self._size * self._size
+        self._rest = waiting[whole:].clone()
+        for start in range(0, whole, self._size):
+            block = waiting[start : start + self._size]
+            own = self._count % len(self._blocks)
+            self._sums[own] += unbiased(block, self._blocks[own], CUBIC)
+            self._count += 1
+
+    def result(self) -> tuple[float, float]:
+        """The value and its standard error. Raises: ValueError where the samples did not fill two blocks."""
+        if self._count < 2:
+            raise ValueError(
+                f"KID by blocks of {self._size} needs at least {2 * self._size} samples to tell its error; "
+                "give more samples or smaller blocks"
+            )
+        groups = min(self._count, len(self._blocks))
+        often = [len(range(i, self._count, len(self._blocks))) for i in range(groups)]
+        values = torch.tensor([s / k for s, k in zip(self._sums, often, strict=False)], dtype=torch.float64)
+        return float(values.mean()), float(values.std()) / math.sqrt(groups)
 
 
-def _tiles(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Blocks of rows of the kernel matrix, with the rows they are."""
-    step = max(1, _TILE // len(y))
-    for start in range(0, len(x), step):
-        at = slice(start, min(start + step, len(x)))
-        k = (x[at] @ y.T).div_(x.shape[1]).add_(1)
-        yield at, k.square().mul_(k)
+def kid_by_blocks(a: Tensor, b: Tensor, size: int, rng: torch.Generator) -> tuple[float, float]:
+    """`Blocks` of a sample at hand, `(n, F)`, in random order. Raises: as `Blocks`."""
+    blocks = Blocks(b, size, rng)
+    blocks.add(a[permutation(len(a), rng).to(a.device)])
+    return blocks.result()
 
 
-def _within(x: Tensor) -> _Within:
-    n = len(x)
-    sums = x.new_empty(n)
-    for at, k in _tiles(x, x):
-        k.diagonal(at.start).zero_()
-        sums[at] = k.sum(1)
-    part, whole = sums / (n - 2), sums.sum() / ((n - 1) * (n - 2))
-    square = x.new_zeros(())
-    for at, k in _tiles(x, x):  # a second pass: the difference of large sums would cancel
-        k -= part[at, None] + part - whole
-        k.diagonal(at.start).zero_()
-        square += k.square().sum()
-    return _Within(sums, float(square) / (n * (n - 3)))
+def block_size(n: int | None, m: int, asked: int | None) -> int | None:
+    """Rows in a block: what was `asked`, else None, all pairs, of up to 10^8 pairs of `n` and `m` rows, else 1,000.
 
-
-def _between(x: Tensor, y: Tensor) -> _Between:
-    m, n = len(x), len(y)
-    sums, columns = x.new_empty(m), x.new_zeros(n)
-    for at, k in _tiles(x, y):
-        sums[at] = k.sum(1)
-        columns += k.sum(0)
-    whole, square = sums.sum() / (m * n), x.new_zeros(())
-    for at, k in _tiles(x, y):
-        square += (k - (sums[at, None] / n + columns / m - whole)).square().sum()
-    return _Between(sums, columns, float(square) / ((m - 1) * (n - 1)))
+    `n` is None for a stream, whose pairs are not at hand. Of fewer than 2,000 rows it is half.
+    """
+    if asked is not None or (n is not None and n * m <= _ALL_PAIRS):
+        return asked
+    return min(_BLOCK, m // 2, m if n is None else n // 2)
