@@ -22,6 +22,7 @@ from .plain import Build, from_plain, settled, to_plain
 from .solve.base import Solver
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+WIDEST = 12**-0.5  # the relative width of the plain mean of all weights so far, the widest average there is
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,12 @@ class Training:
 
     Give `steps` or `minutes`; minutes are turned into steps by timing the first few. The learning rate rises over
     `warmup` steps, stays, and falls linearly to 0 over the last share `decay` of the steps. Gradients are clipped to
-    the norm `clip`. A batch is split into `accumulate` parts. The average of the weights has a half-life of
-    `ema_halflife` samples, and never more than the share `ema_rampup` of those seen. `held_every`, `save_every` and
+    the norm `clip`. A batch is split into `accumulate` parts. `ema` are the relative widths of the averages
+    of the weights (a standard deviation as a share of the run so far, above 0 and at most 12^(-1/2)); the first is
+    judged, drawn from and becomes the model. `snapshots` times, evenly over the run, all are stored, so that others
+    can be rebuilt: a snapshot takes 2 bytes a weight for each. `held_every`, `save_every` and
     `show_every` are steps between held-out losses, checkpoints and sample pictures. `skip` is how many non-finite
-    steps may be skipped before training stops. Source: Karras et al. 2022, App. F, for the average. [karras2022edm]
+    steps may be skipped before training stops. Source: Karras et al. 2024, Sec. 3, for `ema`. [karras2024edm]
     """
 
     steps: int | None = None
@@ -44,8 +47,8 @@ class Training:
     warmup: int = 100
     decay: float = 0.3
     clip: float | None = 1.0
-    ema_halflife: float = 500_000
-    ema_rampup: float = 0.05
+    ema: tuple[float, ...] = (0.10, 0.05)
+    snapshots: int = 16
     precision: str = "float32"
     compile: bool = False
     channels_last: bool = False
@@ -70,8 +73,10 @@ class Training:
             raise ValueError("held_every, save_every and show_every count steps and must be at least 1")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be > 0, or none, got {self.clip}")
-        if not (self.ema_halflife > 0 and self.ema_rampup > 0):
-            raise ValueError("ema_halflife and ema_rampup must be > 0")
+        if not self.ema or len(set(self.ema)) < len(self.ema) or not all(0 < s <= WIDEST for s in self.ema):
+            raise ValueError(f"ema lists one or more widths above 0 and at most {WIDEST:.4f}, each once, got {self.ema}")
+        if self.snapshots < 0:
+            raise ValueError(f"snapshots counts how often averages are stored and must be >= 0, got {self.snapshots}")
 
 
 @dataclass(frozen=True)
@@ -107,15 +112,24 @@ class Recipe:
         objective = self.objective
         if isinstance(objective.weight, Balanced) and objective.weight.sigma_data is None:
             objective = replace(objective, weight=Balanced(sigma_data))
+        if objective.reveal is None and info.incomplete:
+            raise ValueError("these data have missing values, which training must be told to leave out: keep a reveal")
+        if objective.reveal is not None and objective.reveal.widths is None:
+            objective = replace(objective, reveal=replace(objective.reveal, widths=info.widths))
         return replace(self, info=info, sigma_data=sigma_data, objective=objective)
 
     def denoiser(self) -> Preconditioned:
         """The network this recipe describes, untrained, as a denoiser. Raises: ValueError before `resolved`."""
         if self.info is None or self.sigma_data is None:
             raise ValueError("this recipe has not met its data yet; call resolved(info) first")
-        augment = self.objective.augment
+        augment, reveal = self.objective.augment, self.objective.reveal
+        if reveal is not None and "known" not in self.network.parameters():
+            raise ValueError(f"{self.network.target} takes no known values, which objective.reveal needs; MLP does")
         network = self.network(
-            shape=self.info.shape, classes=len(self.info.classes), augments=0 if augment is None else augment.channels
+            shape=self.info.shape,
+            classes=len(self.info.classes),
+            augments=0 if augment is None else augment.channels,
+            known=reveal is not None,
         )
         autocast = PRECISIONS[self.training.precision]
         return Preconditioned(network, self.objective.process, self.sigma_data, self.scaling, autocast)
@@ -132,9 +146,10 @@ class Recipe:
         cond: Any = None,
         start: Tensor | None = None,
         level: float | None = None,
+        part: range | None = None,
         batch: int = 256,
         device: torch.device | str = "cpu",
-        to: str | Path | None = None,
+        to: str | Path | Tensor | None = None,
         progress: bool = False,
     ) -> Tensor:
         """`generate` with this recipe's process, shape and `sampling`, where nothing else is asked."""
@@ -151,6 +166,7 @@ class Recipe:
             cond=cond,
             start=start,
             level=level,
+            part=part,
             batch=batch,
             device=device,
             to=to,

@@ -6,5 +6,6 @@ from collections.abc import Callable
 
 from ..recipe import Recipe
 from .digits import digits
+from .fashion import fashion
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"digits": digits}
+RECIPES: dict[str, Callable[[], Recipe]] = {"digits": digits, "fashion": fashion}

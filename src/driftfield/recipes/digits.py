@@ -17,6 +17,6 @@ def digits() -> Recipe:
         network=Build("driftfield.network.unet:UNet", {"width": 32, "multipliers": (1, 2)}),
         objective=Matching(PFGMPP(D=128.0)),
         training=Training(
-            minutes=1.0, batch=128, optimizer=AdamW(lr=4e-3), warmup=100, ema_halflife=50_000, held_every=250
+            minutes=1.0, batch=128, optimizer=AdamW(lr=4e-3), warmup=100, held_every=250
         ),
     )

@@ -1,13 +1,14 @@
 """Files of a run: safetensors with the recipe inside, written whole or not at all.
 
 A run folder holds `recipe.json` (as asked), `log.jsonl`, `state-*.safetensors` (all that training needs to go on),
-`model.safetensors` (the average with the best held-out loss), `last.safetensors` (the newest average) and `samples/`.
+`model.safetensors` (the average with the best held-out loss), `last.safetensors` (the newest average), `ema/`
+(snapshots of the averages) and `samples/`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .. import ranks
 from ..files import write
+from ..plain import from_plain
+from ..recipe import Recipe
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
@@ -45,6 +49,17 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(f"{path} is damaged or not a weights file of ours ({error})") from error
 
 
+def weights_and_recipe(path: Path, trust: Sequence[str] = ()) -> tuple[dict[str, Tensor], Recipe]:
+    """What a weights file holds. Raises: ValueError for a file that is damaged or not ours."""
+    tensors, notes = read(path)
+    if "recipe" not in notes:
+        raise ValueError(f"{path} holds no recipe, so it was not written by driftfield")
+    recipe: Any = from_plain(notes["recipe"], trust)
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"{path} holds a {type(recipe).__name__}, not a recipe")
+    return tensors, recipe
+
+
 def pack(parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Named groups of tensors as one flat group: `group/name`."""
     return {f"{group}/{name}": tensor for group, tensors in parts.items() for name, tensor in tensors.items()}
@@ -62,11 +77,13 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser the memory that `optimizer_tensors` took."""
+    """Give an optimiser the memory that `optimizer_tensors` took, split where its parameters are."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, _, key = name.partition(".")
-        state.setdefault(int(index), {})[key] = tensor
+        like = parameters[int(index)]
+        state.setdefault(int(index), {})[key] = ranks.split(tensor, like) if tensor.shape == like.shape else tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
