@@ -5,7 +5,7 @@ VENV   ?= .venv
 TORCH  ?= torch==2.13.0
 RUN     = $(VENV)/bin
 
-.PHONY: install test fast lint types demo bench docs clean
+.PHONY: install test fast lint types demo bench docs browser clean
 
 install: $(VENV)/ready
 
@@ -28,8 +28,17 @@ lint: install
 types: install
 	$(RUN)/mypy
 
+docs: install
+	$(RUN)/python tools/pages.py
+	PYTHONPATH=tools $(RUN)/zensical build --clean --strict
+
 demo: install
 	RUN=$(RUN) bash examples/demo.sh
 
+# The report's page in headless Chromium; without Chromium and its driver it prints `not run`.
+browser: install
+	$(RUN)/pip install --quiet "$(TORCH)" -e ".[browser]"
+	$(RUN)/pytest tests/report/test_browser.py -rs
+
 clean:
-	rm -rf $(VENV) demo build dist
+	rm -rf $(VENV) demo build dist site .cache

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +18,31 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from .. import ranks
 from ..data.base import Info
-from ..data.picture import picture
+from ..data.given import Given, given_label, given_values, rows_to_fill
+from ..data.table import read_table
 from ..files import part_of
 from ..generation import plan
 from ..names import unknown
+from ..network.embed import Condition
 from ..recipe import Sampling
 from ..train.load import home, load
 from .device import device_named
+from .files import write_samples
+from .shard import sample
 
-_IN_GRID = 100
-_CSV_COLUMNS = 100
 
-
+@ranks.joined()
 def draw(
     run: str | Path,
     *,
     n: int = 64,
     out: str | Path | None = None,
     cond: str | None = None,
+    given: Sequence[str] = (),
+    impute: str | Path | None = None,
+    draws: int = 1,
     seed: int = 0,
     nfe: int | None = None,
     solver: str | None = None,
@@ -50,9 +57,12 @@ def draw(
 ) -> dict[str, Any]:
     """Draw `n` samples of `run` into the folder `out` and return the record that is written beside them.
 
-    Images become one PNG each and `grid.png`; points and vectors `samples.npz` and `samples.csv`; other arrays
-    `samples.npz`. Options left out are the recipe's. Nothing is left behind if it fails, and a folder is replaced only
-    if it holds nothing but earlier samples and `force` is given.
+    Images become one PNG each and `grid.png`, recordings one WAV file each and `grid.png`; points and vectors
+    `samples.npz` and `samples.csv`; other arrays `samples.npz`; tables `samples.csv`, in the user's columns. Options
+    left out are the recipe's. Of a table, `given` are values of columns, as `column=value`, and `impute` is a file
+    whose missing cells are filled, each row `draws` times, in place of `n` rows. Nothing is left behind if it fails,
+    and a folder is replaced only if it holds nothing but earlier samples and `force` is given. Started by `torchrun`,
+    the processes share the rows and rank 0 writes the files.
     Raises: ValueError, FileNotFoundError or FileExistsError with one sentence.
     """
     process, denoiser, recipe = load(run, trust)
@@ -63,22 +73,27 @@ def draw(
     asked: dict[str, Any] = {"solver": solver, "nfe": nfe, "grid": grid}
     how = replace(recipe.sampling, **{k: v for k, v in asked.items() if v is not None})
     where = device_named(device)
-    labels = classes_of(cond, info, n)
+    if start is not None and info.kind == "table":
+        raise ValueError("the rows of a table have no sample to start from; fix values of columns with --given instead")
+    told = _given(info, cond, given, impute, draws, n)
+    labels = classes_of(cond, info, n) if told is None else None
+    n = n if told is None else told.n
     begin = None if start is None else read_start(Path(start), info)
     if start is not None and level is None:
         raise ValueError("--start needs --level: how much noise to add before denoising, such as --level 1")
     folder = (Path(out) if out is not None else home(run) / f"samples-{seed}").resolve()
     _check_folder(folder, force)
     spent = plan(process, solver=how.solver, nfe=how.nfe, grid=how.grid, level=level).nfe
-    part = part_of(folder)
+    part = ranks.first(part_of, folder)
     begun = time.perf_counter()
     try:
-        part.mkdir(parents=True)
-        samples = replace(recipe, sampling=how).sample(
+        ranks.first(partial(part.mkdir, parents=True))
+        samples, _ = sample(
+            replace(recipe, sampling=how),
             denoiser.to(where),
             n,
             seed=seed,
-            cond=None if labels is None else labels.to(where),
+            cond=_condition(labels, told, info, where),
             start=begin,
             level=level,
             batch=batch,
@@ -87,21 +102,27 @@ def draw(
             progress=progress,
         )
         record = _record(run, n, cond, seed, how, spent, start, level)
+        if info.kind == "table":
+            record |= {"given": list(given), "impute": None if impute is None else str(impute), "draws": draws}
         record["seconds"] = round(time.perf_counter() - begun, 3)
-        record["files"] = _write(samples, labels, info, part)
-        del samples
-        (part / "drawn.npy").unlink()
-        (part / "record.json").write_text(json.dumps(record, indent=2))
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(part, folder)
+
+        def written() -> dict[str, Any]:
+            assert samples is not None
+            record["files"] = write_samples(samples, labels, info, part, told)
+            (part / "drawn.npy").unlink()
+            (part / "record.json").write_text(json.dumps(record, indent=2))
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(part, folder)
+            return {**record, "out": str(folder)}
+
+        return ranks.first(written)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    return {**record, "out": str(folder)}
 
 
-_OURS = re.compile(r"\d+\.png|grid\.png|samples\.(npz|csv)|record\.json")
+_OURS = re.compile(r"\d+\.(png|wav)|grid\.png|samples\.(npz|csv|parquet)|record\.json")
 
 
 def _check_folder(folder: Path, force: bool) -> None:
@@ -137,6 +158,29 @@ def _record(run: Any, n: int, cond: Any, seed: int, how: Sampling, nfe: int, sta
     }
 
 
+def _given(
+    info: Info, cond: str | None, given: Sequence[str], impute: str | Path | None, draws: int, n: int
+) -> Given | None:
+    """What of a table's rows is given beforehand. Raises: ValueError for what cannot go together."""
+    asked = [name for name, value in (("--cond", cond), ("--given", given), ("--impute", impute)) if value]
+    if draws != 1 and impute is None:
+        raise ValueError("--draws is how often each row of a file is filled, so it goes with --impute FILE")
+    if not asked or (info.kind != "table" and asked == ["--cond"]):
+        return None
+    if len(asked) > 1:
+        raise ValueError(f"give one of {' and '.join(asked)}: each says by itself what is known of the rows")
+    if impute is not None:
+        return rows_to_fill(read_table(impute), info, draws, str(impute))
+    return given_values(given, info, n) if cond is None else given_label(cond, info, n)
+
+
+def _condition(labels: Tensor | None, told: Given | None, info: Info, where: torch.device) -> Any:
+    if told is None:
+        return None if labels is None else labels.to(where)
+    known: Condition = info.known(told.values, told.n)
+    return known.to(where)
+
+
 def classes_of(cond: str | None, info: Info, n: int) -> Tensor | None:
     """Labels `(n,)` from what was asked: names or indices of classes, comma-separated, cycled through.
 
@@ -162,6 +206,7 @@ def read_start(path: Path, info: Info) -> Tensor:
 
     Raises: FileNotFoundError, or ValueError where the file cannot be read or has another shape.
     """
+    seen = info.seen
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path} to start from")
     if path.suffix.lower() == ".npy":
@@ -169,42 +214,18 @@ def read_start(path: Path, info: Info) -> Tensor:
             values = np.load(path, allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise ValueError(f"{path} is not a .npy file that can be read ({error})") from None
-        values = values[None] if values.ndim < len(info.shape) + (info.kind != "image" or info.shape[0] > 1) else values
-        return info.to_model(values)
-    if info.kind != "image":
-        raise ValueError(f"{path} is not a .npy file, and this model's samples are arrays of shape {info.shape}")
+        one = len(seen.shape) + (seen.kind != "image" or seen.shape[0] > 1)
+        return info.to_model(values[None] if values.ndim < one else values)
+    if seen.kind != "image":
+        raise ValueError(f"{path} is not a .npy file, and this model's samples are arrays of shape {seen.shape}")
     try:
         with Image.open(path) as file:
-            image = file.convert("L" if info.shape[0] == 1 else "RGB")
+            image = file.convert("L" if seen.shape[0] == 1 else "RGB")
     except UnidentifiedImageError:
         raise ValueError(f"{path} is not an image that can be read") from None
-    if image.size != (info.shape[2], info.shape[1]):
+    if image.size != (seen.shape[2], seen.shape[1]):
         raise ValueError(
-            f"{path} is {image.size[0]}x{image.size[1]} but the model draws {info.shape[2]}x{info.shape[1]}; "
+            f"{path} is {image.size[0]}x{image.size[1]} but the model draws {seen.shape[2]}x{seen.shape[1]}; "
             "resize it first"
         )
     return info.to_model(np.asarray(image)[None])
-
-
-def _write(samples: Tensor, labels: Tensor | None, info: Info, folder: Path) -> list[str]:
-    """Write the samples in the user's units, a part at a time where they are many; the names of the files."""
-    files = []
-    image = picture(samples[: _IN_GRID if info.kind == "image" else None], info)
-    if image is not None:
-        image.save(folder / "grid.png")
-        files.append("grid.png")
-    if info.kind == "image":
-        digits = max(5, len(str(len(samples) - 1)))
-        for i in range(0, len(samples), 1024):
-            for j, one in enumerate(info.to_user(samples[i : i + 1024]), i):
-                Image.fromarray(one).save(folder / f"{j:0{digits}d}.png")
-        return [*files, f"{0:0{digits}d}.png ... {len(samples) - 1:0{digits}d}.png"]
-    values = info.to_user(samples)
-    extra: dict[str, Any] = {} if labels is None else {"labels": labels.numpy()}
-    np.savez(folder / "samples.npz", x=values, **extra)
-    files.append("samples.npz")
-    if values.ndim == 2 and values.shape[1] <= _CSV_COLUMNS:
-        header = ",".join(f"x{i}" for i in range(values.shape[1]))
-        np.savetxt(folder / "samples.csv", values, delimiter=",", header=header, comments="", fmt="%.9g")
-        files.append("samples.csv")
-    return files
