@@ -116,10 +116,11 @@ def generate(
     again: Solver | None = None,
     s_noise: float = 1.0,
     first: int = 0,
+    part: range | None = None,
     batch: int = 256,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
-    to: str | Path | None = None,
+    to: str | Path | Tensor | None = None,
     progress: bool = False,
 ) -> Tensor:
     """Draw samples of `shape` `(n, *data)`; row `i` depends on `(seed, first + i)` alone, whatever the `batch`.
@@ -129,7 +130,8 @@ def generate(
     each, which are noised to the path's first time in place of a draw from the prior (a path that begins below the
     process's far end, with no `start`, begins at the noise of its first time alone); `level` is the level to start
     from (SDEdit). `cond` is passed to the denoiser, tensors of length n split with the batch. `to` is a `.npy` file
-    to write while drawing, for more samples than memory holds; the result is then a view of that file.
+    to write while drawing, for more samples than memory holds (the result is then a view of that file), or a tensor
+    to fill. `part` are the rows to draw of the `n`, all unless given: the rows of another call are the same.
     Raises: ValueError for a bad budget, shape or name; FloatingPointError naming the first step whose state was not
     finite.
     Source: Meng et al. 2022, for `start`. [meng2022sdedit]
@@ -144,9 +146,12 @@ def generate(
         raise ValueError("a path that ends above its start encodes data; give the data as start=")
     if start is not None:
         start = _start(start, shape, dtype).to(device)
-    with _Output(n, event, dtype, to) as out, _bar(n, len(route.path), progress) as advance:
-        for i in range(0, n, batch):
-            j = min(i + batch, n)
+    part = range(n) if part is None else part
+    if part.step != 1 or not 0 <= part.start <= part.stop <= n:
+        raise ValueError(f"part is a range of rows within 0 to {n}, got {part}")
+    with _Output(len(part), event, dtype, to) as out, _bar(len(part), len(route.path), progress) as advance:
+        for i in part[::batch]:
+            j = min(i + batch, part.stop)
             rng = rows(seed, first + i, first + j, device)
             if start is None:
                 x = _first(process, route.path[0], (j - i, *event), rng, dtype)
@@ -154,7 +159,7 @@ def generate(
                 clean = start.expand(n, *event)[i:j]
                 x = process.perturb(clean, route.path[0], rng)
             field = Reverse(process, denoiser, _slice(cond, i, j, n), s_noise)
-            out.put(i, j, _walk(field, x, route, rng, partial(advance, j - i)))
+            out.put(i - part.start, j - part.start, _walk(field, x, route, rng, partial(advance, j - i)))
     result = out.result
     result.nfe = route.nfe  # type: ignore[attr-defined]
     return result
@@ -183,27 +188,35 @@ def _walk(field: Reverse, x: Tensor, route: Plan, rng: Any, advance: Callable[[]
     return x
 
 
+def claim(path: Path, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
+    """Make a `.npy` file of zeros, to be mapped and filled. Raises: OSError where there is no room for it."""
+    kind = torch.empty(0, dtype=dtype).numpy().dtype
+    try:
+        np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=tuple(shape))
+        with open(path, "rb+") as file:  # claim the space now: a full disk would kill a mapped write
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(f"cannot write {path}: {error}; free some space or choose another folder") from error
+
+
 class _Output:
     """Where samples go: a tensor, or a file that takes its name only when it is whole."""
 
-    def __init__(self, n: int, event: list[int], dtype: torch.dtype, to: str | Path | None):
-        self.path = None if to is None else Path(to)
+    def __init__(self, n: int, event: list[int], dtype: torch.dtype, to: str | Path | Tensor | None):
+        if isinstance(to, Tensor) and (tuple(to.shape), to.dtype) != ((n, *event), dtype):
+            raise ValueError(f"to should be {dtype} of shape {(n, *event)}, got {to.dtype} of {tuple(to.shape)}")
+        self.path = None if to is None or isinstance(to, Tensor) else Path(to)
         if self.path is not None and self.path.suffix != ".npy":
             raise ValueError(f"samples stream to a .npy file, got {str(to)!r}")
         self.part = None if self.path is None else part_of(self.path)
-        self.tensor = torch.empty(n, *event, dtype=dtype) if self.part is None else self._open((n, *event), dtype)
-
-    def _open(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        assert self.part is not None
-        kind = torch.empty(0, dtype=dtype).numpy().dtype
-        try:
-            kept = np.lib.format.open_memmap(self.part, mode="w+", dtype=kind, shape=shape)
-            with open(self.part, "rb+") as file:  # claim the space now: a full disk would kill a mapped write
-                os.posix_fallocate(file.fileno(), 0, self.part.stat().st_size)
-        except OSError as error:
-            self.part.unlink(missing_ok=True)
-            raise OSError(f"cannot write {self.path}: {error}; free some space or choose another folder") from error
-        return torch.from_numpy(kept)
+        if isinstance(to, Tensor):
+            self.tensor = to
+        elif self.part is None:
+            self.tensor = torch.empty(n, *event, dtype=dtype)
+        else:
+            claim(self.part, (n, *event), dtype)
+            self.tensor = torch.from_numpy(np.load(self.part, mmap_mode="r+"))
 
     def put(self, i: int, j: int, x: Tensor) -> None:
         if tuple(x.shape[1:]) != tuple(self.tensor.shape[1:]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ class Optimizer(ABC):
     """A frozen description of an optimiser."""
 
     lr: float
+    elementwise: ClassVar[bool] = False  # whether each weight's update looks at that weight's history alone
 
     @abstractmethod
     def build(self, model: nn.Module) -> list[torch.optim.Optimizer]:
@@ -23,6 +25,8 @@ class Optimizer(ABC):
 @dataclass(frozen=True)
 class AdamW(Optimizer):
     """Adam with decoupled weight decay. Source: Loshchilov and Hutter 2019. [loshchilov2019adamw]"""
+
+    elementwise: ClassVar[bool] = True
 
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.99)

@@ -1,16 +1,20 @@
 """A user's files: NumPy arrays, folders of pictures, and telling which is which."""
 
+import struct
 import threading
+import zlib
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from driftfield.data.array import Array
+from driftfield.data.audio import Audio
 from driftfield.data.images import Images
 from driftfield.data.recognise import NAMES, find, named, recognise
 from driftfield.data.stored import split
+from driftfield.data.table import Table
 
 RNG = np.random.default_rng(0)
 TABLE = RNG.normal(5, 2, size=(20, 3))
@@ -111,7 +115,8 @@ def test_lossy_and_moving_pictures_are_read(tmp_path):
         picture(tmp_path / f"{i}.jpg", pixels=np.full((6, 8, 3), 60 * (i + 1), np.uint8))
     frames = [Image.fromarray(np.full((6, 8), v, np.uint8)) for v in (240, 10)]
     frames[0].save(tmp_path / "3.gif", save_all=True, append_images=frames[1:])
-    found = all_pixels(Images(tmp_path).load()).astype(int)
+    with pytest.warns(UserWarning, match=r"1 images hold several frames, of which the first is taken .*3\.gif"):
+        found = all_pixels(Images(tmp_path).load()).astype(int)
     assert np.abs(found - np.array([60, 120, 180, 240])[:, None, None, None]).max() <= 1
 
 
@@ -217,9 +222,85 @@ def test_folders_that_cannot_be_learned(tmp_path):
     picture(tmp_path / "one.png", pixels=np.zeros((6, 8, 3), np.uint8))
     with pytest.raises(ValueError, match="one and the same value"):
         Images(tmp_path).load()
-    picture(tmp_path / "two.png", pixels=RNG.integers(0, 65536, (6, 8), dtype=np.uint16))
-    with pytest.raises(ValueError, match=r"two\.png has more than 8 bits a pixel"):
+
+
+def deep_png(path, kind, channels):
+    """A PNG of 16 bits a channel, written by its definition: Pillow reads colour ones as if they had 8."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    rows = b"".join(b"\0" + RNG.bytes(8 * channels * 2) for _ in range(6))
+    header = struct.pack(">IIBBBBB", 8, 6, 16, kind, 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+@pytest.mark.parametrize("name", ["grey.png", "colour.png", "opacity.png", "grey.tif", "float.tif", "colour.ppm"])
+def test_more_than_eight_bits_are_refused_by_name(tmp_path, name):
+    path = tmp_path / name
+    for i in range(3):
+        picture(tmp_path / f"{i}.png")
+    if path.suffix == ".png":
+        deep_png(path, *{"grey": (0, 1), "colour": (2, 3), "opacity": (6, 4)}[path.stem])
+    elif path.suffix == ".ppm":
+        path.write_bytes(b"P6 8 6 65535\n" + RNG.bytes(8 * 6 * 3 * 2))
+    else:
+        picture(path, pixels=RNG.integers(0, 99, (6, 8)).astype(np.uint16 if path.stem == "grey" else np.float32))
+    with pytest.raises(ValueError, match=rf"{path.name} has more than 8 bits a channel; save it with 8, or .*\.npy"):
         Images(tmp_path, skip_corrupt=True).load()
+
+
+def test_inks_become_colours_and_are_counted(tmp_path):
+    """Full cyan is red's complement and so on; black covers all; half an ink leaves half."""
+    inks = np.zeros((1, 6, 4), np.uint8)
+    for i in range(4):
+        inks[0, i, i] = 255
+    inks[0, 4, 0] = 128
+    Image.fromarray(inks, mode="CMYK").save(tmp_path / "a.tif")
+    picture(tmp_path / "b.png", pixels=np.zeros((1, 6, 3), np.uint8))
+    with pytest.warns(UserWarning, match=r"1 images are in CMYK and were converted to RGB.*a\.tif"):
+        found = all_pixels(Images(tmp_path).load())[0, 0]
+    expected = [[0, 255, 255], [255, 0, 255], [255, 255, 0], [0, 0, 0], [127, 255, 255], [255, 255, 255]]
+    np.testing.assert_array_equal(found, expected)
+
+
+def ink_profile():
+    """A colour profile of inks, by its definition (ICC v2, one 8-bit table): any ink at full is mid grey, L* = 50.
+
+    The table has two points an ink, none and full: Lab white where all are none, black where all are full.
+    """
+    white, grey, black = (bytes([lightness, 128, 128]) for lightness in (255, 128, 0))
+    identity = b"".join(struct.pack(">i", 65536 * (i in (0, 4, 8))) for i in range(9))
+    ramp = bytes(range(256))
+    table = struct.pack(">4sIBBBB", b"mft1", 0, 4, 3, 2, 0) + identity + ramp * 4 + white + grey * 14 + black + ramp * 3
+    text = b"text\0\0\0\0none\0"
+    description = b"desc" + bytes(4) + struct.pack(">I", 5) + b"inks\0" + bytes(78)
+    point = b"XYZ \0\0\0\0" + struct.pack(">iii", 63190, 65536, 54061)
+    tags, blocks, at = b"", b"", 128 + 4 + 12 * 4
+    for name, data in ((b"desc", description), (b"cprt", text), (b"wtpt", point), (b"A2B0", table)):
+        data += bytes(-len(data) % 4)
+        tags += name + struct.pack(">II", at + len(blocks), len(data))
+        blocks += data
+    size = at + len(blocks)
+    head = struct.pack(">I4sI4s4s4s", size, b"lcms", 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    head += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + struct.pack(">iii", 63190, 65536, 54061)
+    return head + bytes(128 - len(head)) + struct.pack(">I", 4) + tags + blocks
+
+
+def test_inks_follow_the_profile_they_carry(tmp_path):
+    """L* = 50 is 119 of 255 in sRGB; white stays white. A profile of another kind of picture is refused by name."""
+    inks = np.zeros((1, 2, 4), np.uint8)
+    inks[0, 0, 0] = 255
+    image = Image.fromarray(inks, mode="CMYK")
+    image.save(tmp_path / "a.tif", icc_profile=ink_profile())
+    picture(tmp_path / "b.png", pixels=np.zeros((1, 2, 3), np.uint8))
+    with pytest.warns(UserWarning, match="CMYK"):
+        found = all_pixels(Images(tmp_path).load())[0, 0].astype(int)
+    assert np.abs(found - [[119] * 3, [255] * 3]).max() <= 2  # the table has 8 bits
+    image.save(tmp_path / "a.tif", icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    with pytest.raises(ValueError, match=r"a\.tif cannot be read as an image"):
+        Images(tmp_path).load()
 
 
 def test_recognise(tmp_path):
@@ -229,10 +310,10 @@ def test_recognise(tmp_path):
     assert recognise(tmp_path / "x.npy") == Array(str(tmp_path / "x.npy"))
     assert recognise(tmp_path / "x.npz") == Array(str(tmp_path / "x.npz"))
     assert recognise(tmp_path / "folder") == Images(str(tmp_path / "folder"))
-    (tmp_path / "table.csv").write_text("1,2")
+    (tmp_path / "notes.txt").write_text("1,2")
     (tmp_path / "bare").mkdir()
-    with pytest.raises(ValueError, match=r"table\.csv is of no kind .*folder of images .*NumPy file"):
-        recognise(tmp_path / "table.csv")
+    with pytest.raises(ValueError, match=r"notes\.txt is of no kind .*folder of images .*NumPy file"):
+        recognise(tmp_path / "notes.txt")
     with pytest.raises(ValueError, match="bare holds no images"):
         recognise(tmp_path / "bare")
     with pytest.raises(ValueError, match="is one image; give the folder"):
@@ -244,7 +325,7 @@ def test_recognise(tmp_path):
 def test_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, kind in NAMES.items():
-        if kind in (Images, Array):
+        if kind in (Images, Array, Table, Audio):
             with pytest.raises(ValueError, match=f"data set '{name}' needs a path"):
                 named(name)
         else:
@@ -253,7 +334,7 @@ def test_names(tmp_path, monkeypatch):
             x, _ = named(name).load().draw(3, torch.Generator().manual_seed(0))
             assert x.shape == (3, *named(name).load().info.shape)
     with pytest.raises(
-        ValueError, match=r"^unknown data set 'digts'; did you mean 'digits'\? known: array, checkerboard, digits, "
+        ValueError, match=r"^unknown data set 'digts'; did you mean 'digits'\? known: array, audio, checkerboard, "
     ):
         named("digts")
     with pytest.raises(ValueError, match="unknown data set 'qqqq'; known: array"):

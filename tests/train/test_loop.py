@@ -12,7 +12,6 @@ from driftfield.objective.laws import Weight
 from driftfield.optim import AdamW, Muon
 from driftfield.plain import Build
 from driftfield.rng import ambient, seeded
-from driftfield.train.ema import average_of, follow
 from driftfield.train.loop import strength, train
 
 from .common import TINY, tiny
@@ -150,21 +149,6 @@ def test_schedule():
     assert strength(50, 100, 0, 0.5) == 1.0
     assert strength(75, 100, 0, 0.5) == 0.5
     assert strength(99, 100, 0, 0.5) == pytest.approx(0.02)
-
-
-def test_average_has_its_half_life():
-    """After `halflife` samples of a changed constant weight, half of the old one is left; early on, less time does."""
-    model = torch.nn.Linear(1, 1)
-    with torch.no_grad():
-        model.weight.fill_(1.0)
-    average = average_of(model)
-    with torch.no_grad():
-        model.weight.fill_(0.0)
-    for k in range(10):
-        follow(average, model, 10**9 + 100 * k, 100, 1000, 0.05)
-    assert average.weight.item() == pytest.approx(0.5)
-    follow(average, model, 100, 100, 1e9, 0.05)  # the first batch: half-life 5 samples, 100 seen
-    assert average.weight.item() == pytest.approx(0.5 * 0.5**20)
 
 
 def test_muon_orthogonalises_kernels_of_any_rank_and_layout():

@@ -47,6 +47,12 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
+def kept(folder):
+    """The files at the end of TINY: weights, the last state and every snapshot of the averages."""
+    snapshots = sorted(path.relative_to(folder).as_posix() for path in folder.glob("ema/*"))
+    return ["last.safetensors", "model.safetensors", "state-00000024.safetensors", *snapshots]
+
+
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unbroken")
@@ -62,12 +68,15 @@ def test_a_run_holds_what_it_should(unbroken):
         "model.safetensors",
         "last.safetensors",
         "samples",
+        "ema",
         "state-00000016.safetensors",
         "state-00000024.safetensors",
     }
     lines = [json.loads(line) for line in (unbroken / "log.jsonl").read_text().splitlines()]
     judged = [line for line in lines if "by_level" in line]
     assert [line["step"] for line in judged] == [8, 16, 24]
+    assert all(line["gradient_norm"] > 0 for line in lines)
+    assert len(kept(unbroken)) == 3 + TINY.training.snapshots
     assert all(len(line["by_level"]["held"]) == len(line["by_level"]["levels"]) == 8 for line in judged)
     best = min(judged, key=lambda line: line["by_level"]["held_mean"])
     assert read(unbroken / "model.safetensors")[1]["step"] == best["step"]
@@ -79,7 +88,8 @@ def test_closing_keeps_the_step_and_the_same_recipe_goes_on(unbroken, tmp_path, 
     go(TINY, tmp_path, until=stop)
     assert states(tmp_path)[0].name == f"state-{stop:08d}.safetensors"
     go(TINY, tmp_path)
-    for name in ("last.safetensors", "model.safetensors", "state-00000024.safetensors"):
+    assert kept(tmp_path) == kept(unbroken)
+    for name in kept(unbroken):
         assert same(weights(tmp_path, name), weights(unbroken, name))
     steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps))
@@ -108,7 +118,8 @@ def test_a_killed_run_resumes_to_the_bit(unbroken, tmp_path):
     assert states(tmp_path)
     assert states(tmp_path)[0].name != "state-00000024.safetensors"
     subprocess.run(start, check=True, cwd=root, capture_output=True)
-    for name in ("last.safetensors", "model.safetensors", "state-00000024.safetensors"):
+    assert kept(tmp_path) == kept(unbroken)
+    for name in kept(unbroken):
         assert same(weights(tmp_path, name), weights(unbroken, name))
 
 

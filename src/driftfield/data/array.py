@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from .base import Data, Source
 from .stored import stored
+from .stream import fits, memory
 
 SUFFIXES = (".npy", ".npz")
 _DATA_KEYS = ("x", "images", "data")
@@ -27,6 +28,9 @@ class Array(Data):
     `key` names the array of a `.npz`; without it, `x`, `images` or `data` is taken, else the only array there is.
     `labels` names the labels: a key of the `.npz`, or the path of a second `.npy`; without it, integers or strings
     under `labels` or `y` in the `.npz` are taken, if there is one for each item, and otherwise left out with a warning.
+
+    A `.npy` that would fill more than a quarter of this machine's memory stays in its file, is mapped, and gives the
+    same batches; a `.npz` cannot be mapped.
     """
 
     path: str
@@ -39,7 +43,7 @@ class Array(Data):
 
     def load(self) -> Source:
         """Raises: FileNotFoundError, or ValueError for a file, key or numbers that cannot be used, saying which."""
-        arrays = _read(self.path)
+        arrays = _read(self.path, mapped=True)
         if Path(self.path).suffix.lower() == ".npy":
             if self.key is not None:
                 raise ValueError(f"{self.path} holds one array without a name, so key={self.key!r} has no meaning")
@@ -80,17 +84,42 @@ class Array(Data):
         return None
 
 
-def _read(path: str) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of a file by name; that of a `.npy` under the empty name. Nothing is unpickled."""
+def _read(path: str, mapped: bool = False) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a file by name; that of a `.npy` under the empty name, and mapped if it is too large and may be.
+
+    Nothing is unpickled.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}")
     if Path(path).suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path} is not a NumPy file; expected one that ends in {' or '.join(SUFFIXES)}")
     try:
+        if mapped and Path(path).suffix.lower() == ".npy" and not fits(13 * os.path.getsize(path)):  # at the most
+            whole = np.load(path, mmap_mode="r")
+            if not fits(_need(whole)):
+                return {"": whole}
         with open(path, "rb") as file:
             found = np.load(file, allow_pickle=False)
-            return {"": found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
+            return {"": found} if isinstance(found, np.ndarray) else _unpacked(path, found)
+    except MemoryError:
+        raise ValueError(
+            f"{path} holds more than this machine's memory, and must be read whole; save its data as a .npy file, "
+            "which need not be"
+        ) from None
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        if "Object arrays" in str(error):
+        if "Object arrays" in str(error) or "Python objects" in str(error):
             raise ValueError(f"{path} holds Python objects, which are never unpickled; save plain numbers") from None
         raise ValueError(f"{path} cannot be read as a NumPy file; it may be damaged or of another kind") from error
+
+
+def _need(array: npt.NDArray[Any]) -> int:
+    """The bytes that opening an array in memory takes at its height: images as they are, numbers in float64 as well."""
+    return array.nbytes if array.dtype == np.uint8 else array.nbytes + 12 * array.size
+
+
+def _unpacked(path: str, found: Any) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a `.npz`. Raises: MemoryError, before anything is read, for more than there is memory."""
+    size = sum(entry.file_size for entry in found.zip.infolist())
+    if size > memory():
+        raise MemoryError
+    return {name: found[name] for name in found.files}

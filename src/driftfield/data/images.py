@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import os
-import struct
-import sys
 import warnings
-import zlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
-from .base import Data, Source
-from .stored import Stored
+from .base import Data, Info, Source
+from .decode import Bytes, Picture, check_sizes, decoded, mixed, size_of
+from .stored import Stored, deviation_of_bytes, split
+from .stream import Streamed, fits
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
-_MANY = 2000  # files; fewer take about a second
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-
-Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -38,9 +28,13 @@ class Images(Data):
     When every picture lies in one of two or more sub-folders, their names are the classes. Without `size` all
     pictures must have the same height and width; with it each is cropped to its central square and resampled
     (Lanczos) to `size` x `size`. Without `channels` they are grey (1) if all files are stored as grey, else RGB (3).
-    Transparent pixels are shown on white, cameras' orientation marks are obeyed, and of a moving picture the first
-    frame is taken. A picture that cannot be decoded is an error that names it, unless `skip_corrupt` leaves such out
-    with a warning that counts them.
+    Transparent pixels are shown on white and cameras' orientation marks are obeyed. Of a file with several frames the
+    first is taken, and CMYK becomes RGB, by the file's colour profile if it has one, each with a warning that counts
+    such files. More than 8 bits a channel are an error that names the file, and so is a picture that cannot be decoded,
+    unless `skip_corrupt` leaves such out with a warning.
+
+    All are decoded when they are opened. Where they would fill more than a quarter of this machine's memory they are
+    not kept, but decoded again when they are drawn: the same batches, from a folder that must stay as it is.
     """
 
     path: str
@@ -58,32 +52,107 @@ class Images(Data):
 
     def load(self) -> Source:
         """Raises: FileNotFoundError or ValueError with one sentence that names the folder or the file."""
-        files, pictures = [], []
-        broken: list[ValueError] = []
-        for file, picture in _decoded(files_in(self.path), self.size, self.channels):
-            if isinstance(picture, ValueError):
-                if not self.skip_corrupt:
-                    raise picture
-                broken.append(picture)
-                continue
-            files.append(file)
-            pictures.append(picture)
-            if picture.shape[1:] != pictures[0].shape[1:]:
-                raise ValueError(
-                    f"the images differ in size: {files[0]} is {_measure(pictures[0])} but {file} is "
-                    f"{_measure(picture)}; give one size, such as size=64 (--set data.size=64)"
-                )
-        if broken:
-            warnings.warn(f"{len(broken)} images left out, the first because {broken[0]}", stacklevel=2)
-        if len(files) < 2:
-            raise ValueError(f"{self.path} holds {len(files)} readable images, but at least 2 are needed")
-        shape = (max(len(p) for p in pictures), *pictures[0].shape[1:])
-        data = torch.from_numpy(np.stack([np.broadcast_to(p, shape) for p in pictures]))
-        labels, classes = _labels([f.relative_to(self.path) for f in files])
+        found = files_in(self.path)
+        keep = fits(self._need(found))
+        if not keep and self.size is None:
+            check_sizes(found)
+        look = _Look(keep)
+        for file, picture in decoded(found, self.size, self.channels):
+            if isinstance(picture, Picture):
+                look.add(file, picture)
+            elif self.skip_corrupt:
+                look.broken.append(picture)
+            else:
+                raise picture
+        look.warn()
+        if len(look.files) < 2:
+            raise ValueError(f"{self.path} holds {len(look.files)} readable images, but at least 2 are needed")
+        labels, classes = classes_of([f.relative_to(self.path) for f in look.files])
         try:
-            return Stored(data, kind="image", held=self.held, labels=labels, classes=classes)
+            if keep:
+                return Stored(look.stacked(), kind="image", held=self.held, labels=labels, classes=classes)
+            return self._streamed(look, labels, classes)
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from None
+
+    def _need(self, files: Sequence[Path]) -> int:
+        """The bytes of all pictures, decoded, if they are like the first that can be opened."""
+        width, height = self.size or 0, self.size or 0
+        if self.size is None:
+            width, height = next((size for file in files if (size := size_of(file)) is not None), (0, 0))
+        return len(files) * (self.channels or 3) * width * height
+
+    def _streamed(self, look: _Look, labels: Tensor | None, classes: tuple[str, ...]) -> Source:
+        """The same set with its pictures left in their files."""
+        train, held = split(len(look.files), self.held)
+        shape = look.shape
+
+        def read(index: npt.NDArray[np.int64]) -> Tensor:
+            out = np.empty((len(index), *shape), np.uint8)
+            for i, (file, picture) in enumerate(decoded([look.files[k] for k in index], self.size, self.channels)):
+                if not isinstance(picture, Picture) or picture.pixels.shape[1:] != shape[1:]:
+                    raise ValueError(f"{file} has changed since the folder was opened; put it back and start again")
+                out[i] = picture.pixels
+            return torch.from_numpy(out)
+
+        counts = look.counts(shape[0])
+        for some in torch.split(held, 32):
+            counts -= torch.bincount(read(some.numpy()).flatten(), minlength=256)
+        std = deviation_of_bytes(counts)
+        if std == 0:
+            raise ValueError("all training items hold one and the same value, so nothing can be learned")
+        info = Info("image", shape, classes, 127.5, 127.5, len(train), std)
+        return Streamed(read, info, train, held, labels)
+
+
+@dataclass
+class _Look:
+    """What is found in a folder on the way through it: its pictures where they are kept, else their bytes counted."""
+
+    keep: bool
+    files: list[Path] = field(default_factory=list)
+    kept: list[Bytes] = field(default_factory=list)
+    broken: list[ValueError] = field(default_factory=list)
+    frames: list[Path] = field(default_factory=list)
+    cmyk: list[Path] = field(default_factory=list)
+    shape: tuple[int, ...] = ()
+    bytes: dict[int, Tensor] = field(default_factory=dict)
+
+    def add(self, file: Path, picture: Picture) -> None:
+        """Take note of a picture. Raises: ValueError where its size is not that of the first."""
+        channels, *size = picture.pixels.shape
+        if self.files and size != [*self.shape[1:]]:
+            raise mixed(self.files[0], (self.shape[2], self.shape[1]), file, (size[1], size[0]))
+        self.shape = (max(channels, *self.shape[:1]) if self.shape else channels, *size)
+        self.files.append(file)
+        self.frames += [file] if picture.frames else []
+        self.cmyk += [file] if picture.cmyk else []
+        if self.keep:
+            self.kept.append(picture.pixels)
+        else:
+            count = torch.from_numpy(np.bincount(picture.pixels.ravel(), minlength=256))
+            self.bytes[channels] = self.bytes.get(channels, 0) + count
+
+    def warn(self) -> None:
+        """Say how many files were not taken as they are."""
+        if self.broken:
+            warnings.warn(f"{len(self.broken)} images left out, the first because {self.broken[0]}", stacklevel=4)
+        for files, what in (
+            (self.frames, "hold several frames, of which the first is taken"),
+            (self.cmyk, "are in CMYK and were converted to RGB, whose colours may differ from those in print"),
+        ):
+            if files:
+                warnings.warn(f"{len(files)} images {what} (such as {files[0]})", stacklevel=4)
+
+    def stacked(self) -> Tensor:
+        """The pictures that were kept, `(M, C, H, W)`; grey ones among colour become colour."""
+        return torch.from_numpy(np.stack([np.broadcast_to(p, self.shape) for p in self.kept]))
+
+    def counts(self, channels: int) -> Tensor:
+        """How many bytes there are of each value, once all have this many channels."""
+        return sum(
+            (count * (channels // own) for own, count in self.bytes.items()), torch.zeros(256, dtype=torch.int64)
+        )
 
 
 def files_in(path: str) -> list[Path]:
@@ -106,57 +175,7 @@ def _is_picture(name: Path) -> bool:
     return name.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in name.parts)
 
 
-def _decoded(
-    files: Sequence[Path], size: int | None, channels: int | None
-) -> Iterator[tuple[Path, Bytes | ValueError]]:
-    """Each file with its pixels, or with the reason why there are none; decoded in threads, in order."""
-    pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
-    try:
-        results = pool.map(partial(_decode, size=size, channels=channels), files)
-        quiet = len(files) < _MANY or not sys.stderr.isatty()
-        pairs = zip(files, results, strict=True)
-        console = Console(stderr=True)
-        yield from track(pairs, "Reading images", total=len(files), console=console, disable=quiet, transient=True)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _decode(file: Path, size: int | None, channels: int | None) -> Bytes | ValueError:
-    """The pixels `(C, H, W)` of one file."""
-    try:
-        with Image.open(file) as opened:
-            opened.load()
-            picture = ImageOps.exif_transpose(opened)
-    except _BROKEN as error:
-        return ValueError(
-            f"{file} cannot be read as an image ({error}); remove it, or leave such files out with "
-            "skip_corrupt=True (--set data.skip_corrupt=true)"
-        )
-    if picture.mode.startswith(("I", "F")):  # Pillow would clip these to 255
-        raise ValueError(f"{file} has more than 8 bits a pixel (mode {picture.mode}); save it with 8, or as .npy")
-    picture = _opaque(picture)
-    if channels is not None:
-        picture = picture.convert("L" if channels == 1 else "RGB")
-    if size is not None:
-        side = min(picture.size)
-        left, top = (picture.width - side) // 2, (picture.height - side) // 2
-        box = (left, top, left + side, top + side)
-        picture = picture.resize((size, size), Image.Resampling.LANCZOS, box=box)
-    pixels = np.asarray(picture)
-    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
-
-
-def _opaque(picture: Image.Image) -> Image.Image:
-    """The picture as grey ("L") or "RGB", on a white ground where it is transparent."""
-    mode = "L" if picture.mode in ("1", "L", "LA", "La") else "RGB"
-    if "transparency" not in picture.info and picture.mode not in ("LA", "La", "PA", "RGBA", "RGBa"):
-        return picture.convert(mode)
-    ground = Image.new("RGBA", picture.size, "white")
-    ground.alpha_composite(picture.convert("RGBA"))
-    return ground.convert(mode)
-
-
-def _labels(names: Sequence[Path]) -> tuple[Tensor | None, tuple[str, ...]]:
+def classes_of(names: Sequence[Path]) -> tuple[Tensor | None, tuple[str, ...]]:
     """Labels from the first folder of each relative name; none unless all have one, and at least two differ."""
     folders = [name.parts[0] if len(name.parts) > 1 else "" for name in names]
     classes = tuple(sorted(set(folders)))
@@ -164,7 +183,3 @@ def _labels(names: Sequence[Path]) -> tuple[Tensor | None, tuple[str, ...]]:
         return None, ()
     number = {name: i for i, name in enumerate(classes)}
     return torch.tensor([number[folder] for folder in folders]), classes
-
-
-def _measure(picture: Bytes) -> str:
-    return f"{picture.shape[2]}x{picture.shape[1]}"

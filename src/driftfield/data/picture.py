@@ -1,4 +1,4 @@
-"""Samples as one picture: a grid of images, or the density of points in the plane."""
+"""Samples as one picture: a grid of images or of waves, or the density of points in the plane."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from PIL import Image
 from torch import Tensor
 
 from .base import Info
+from .waves import panels
 
 
 def picture(samples: Tensor, info: Info, pixels: int = 512) -> Image.Image | None:
     """A picture about `pixels` wide of samples `(n, *shape)` in the model's units; None for what has no picture."""
-    if info.kind == "image":
+    kind = info.seen.kind
+    if kind == "image":
         return tile(info.to_user(samples), pixels)
-    if info.kind == "points":
-        return scatter(samples, pixels)
+    if kind == "audio":
+        return tile(panels(info.to_user(samples)), pixels)
+    if kind == "points":
+        return scatter(info.decode(samples), pixels)
     return None
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ..rng import Rng, device_of, integers, permutation, seeded
 from .base import Info, Source
+from .stream import Streamed, model_values
+from .survey import file_of, surveyed, taken
 
 RESIDENT = 4 * 2**30  # bytes: a larger set stays in the computer's memory, and only batches go to the accelerator
 _SPLIT = 0x53504C49  # the key of the one stream that chooses held-out items
@@ -51,15 +53,17 @@ class Stored(Source):
         classes: tuple[str, ...] = (),
         shift: float = 127.5,
         scale: float = 127.5,
+        std: float | None = None,
     ):
         """`held` is the fraction to keep out of training, or the indices of the training and of the held-out items.
 
-        `shift` and `scale` lead to the user's units, see `Info`; `classes` name the labels 0, 1, ...
+        `shift` and `scale` lead to the user's units, see `Info`; `classes` name the labels 0, 1, ...; `std` is
+        measured unless it is known.
         """
         self._train, self._held = held if isinstance(held, tuple) else split(len(data), held)
         self._data, self._labels = data, labels
         self._copies: dict[torch.device, tuple[Tensor, Tensor, Tensor | None]] = {}
-        std = _deviation(data[self._train])
+        std = _deviation(data[self._train]) if std is None else std
         if std == 0:
             raise ValueError("all training items hold one and the same value, so nothing can be learned")
         self.info = Info(kind, tuple(data.shape[1:]), classes, shift, scale, len(self._train), std)
@@ -76,10 +80,10 @@ class Stored(Source):
         home = device if self._data.nbytes <= RESIDENT else self._data.device
         data, train, labels = self._on(home)
         index = train[pick.to(home)]
-        return _model(data[index].to(device)), None if labels is None else labels[index].to(device)
+        return model_values(data[index].to(device)), None if labels is None else labels[index].to(device)
 
     def _part(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        return _model(self._data[index]), None if self._labels is None else self._labels[index]
+        return model_values(self._data[index]), None if self._labels is None else self._labels[index]
 
     def held(self) -> tuple[Tensor, Tensor | None]:
         return self._part(self._held)
@@ -100,23 +104,24 @@ def published(images: npt.NDArray[np.uint8], labels: npt.NDArray[Any], held: int
     return Stored(data, kind="image", held=splits, labels=target, classes=classes)
 
 
-def _model(data: Tensor) -> Tensor:
-    return data.float() / 127.5 - 1 if data.dtype == torch.uint8 else data
-
-
 def _deviation(data: Tensor) -> float:
     """The standard deviation of all the model's values about their one mean, in float64; bytes by their histogram."""
     if data.dtype != torch.uint8:
         return float(data.double().std(correction=0))
-    weight = torch.bincount(data.flatten(), minlength=256).double() / data.numel()
+    return deviation_of_bytes(torch.bincount(data.flatten(), minlength=256))
+
+
+def deviation_of_bytes(counts: Tensor) -> float:
+    """The same for bytes of images, from how many there are of each value, `(256,)`."""
+    weight = counts.double() / counts.sum()
     values = torch.arange(256, dtype=torch.float64) / 127.5 - 1
     return float((weight * (values - (weight * values).sum()).square()).sum().sqrt())
 
 
 def stored(
     array: npt.NDArray[Any], labels: npt.NDArray[Any] | None = None, held: float = 0.1, name: str = "the array"
-) -> Stored:
-    """Open an array of `M` items, and their labels `(M,)`.
+) -> Source:
+    """Open an array of `M` items, and their labels `(M,)`; one that is mapped from a file stays there (`Streamed`).
 
     uint8 of shape `(M, H, W)`, `(M, H, W, 1 or 3)` or `(M, 1 or 3, H, W)` are images. Other numbers are brought to
     mean 0 and standard deviation 1 over all values of the training items, by one shift and one scale: `(M,)` and
@@ -130,28 +135,29 @@ def stored(
     if array.ndim == 0 or array.size == 0:
         raise ValueError(f"{name} must hold items along its first axis, got shape {array.shape}")
     try:
-        train, _ = split(len(array), held)
+        train, kept = split(len(array), held)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     target, classes = (None, ()) if labels is None else _classes(labels, len(array), name)
-    bad = ~np.isfinite(array)
-    if bad.any():
-        first = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(
-            f"{name} holds {int(bad.sum())} values that are NaN or infinite, the first at index {first}; "
-            "remove or replace them"
-        )
-    part = array[train.numpy()]
-    if part.min() == part.max():
-        raise ValueError(f"{name} holds only the value {part.flat[0]} in its training items, so nothing can be learned")
-    if array.dtype == np.uint8 and array.ndim in (3, 4):
-        data = torch.from_numpy(_channels_first(array, name))
-        return Stored(data, kind="image", held=held, labels=target, classes=classes)
-    shift, scale = _shift_and_scale(part, name)
-    x = ((array.astype(np.float64) - shift) / scale).astype(np.float32)
-    data = torch.from_numpy(x.reshape(-1, 1) if x.ndim == 1 else x)
-    kind = "points" if data.shape[1:] == (2,) else "array"
-    return Stored(data, kind=kind, held=held, labels=target, classes=classes, shift=shift, scale=scale)
+    images = array.dtype == np.uint8 and array.ndim in (3, 4)
+    sums = surveyed(array, train, images, name)
+    shift, scale = (127.5, 127.5) if images else sums.shift_and_scale(name)
+
+    def values(part: npt.NDArray[Any]) -> Tensor:
+        if images:
+            return torch.from_numpy(_channels_first(part, name))
+        x = ((part.astype(np.float64) - shift) / scale).astype(np.float32)
+        return torch.from_numpy(x.reshape(-1, 1) if x.ndim == 1 else x)
+
+    shape = tuple(values(array[:1].copy()).shape[1:])
+    kind = "image" if images else "points" if shape == (2,) else "array"
+    std = deviation_of_bytes(sums.bytes) if images else 1.0
+    if file_of(array) is not None:
+        info = Info(kind, shape, classes, shift, scale, len(train), std)
+        return Streamed(lambda index: values(taken(array, index)), info, train, kept, target)
+    return Stored(
+        values(array), kind=kind, held=held, labels=target, classes=classes, shift=shift, scale=scale, std=std
+    )
 
 
 def _channels_first(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
@@ -165,15 +171,6 @@ def _channels_first(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
         f"{name} has dtype uint8, so it is read as images, but {array.shape} has no axis of 1 or 3 channels; "
         "convert it to RGB, or to float32 to learn it as plain numbers"
     )
-
-
-def _shift_and_scale(part: npt.NDArray[Any], name: str) -> tuple[float, float]:
-    """Mean and standard deviation of all values, in float64."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        shift, scale = float(part.mean(dtype=np.float64)), float(part.std(dtype=np.float64))
-    if not (np.isfinite(shift) and 0 < scale < np.inf):
-        raise ValueError(f"{name} has mean {shift} and standard deviation {scale}; rescale it to ordinary numbers")
-    return shift, scale
 
 
 def _classes(labels: npt.NDArray[Any], count: int, name: str) -> tuple[Tensor, tuple[str, ...]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..data.base import Source
 from ..recipe import Recipe
-from ..rng import permutation, seeded
+from ..rng import seeded
 
 BANDS = 8
 _MOST = 512
@@ -35,9 +35,7 @@ class Losses:
 
 def judged(source: Source, seed: int) -> Sets:
     """Up to 512 samples of the held-out split and 512 draws of training data, chosen by `seed`."""
-    x, label = source.held()
-    chosen = permutation(len(x), seeded(seed, 12))[:_MOST]
-    return (x[chosen], None if label is None else label[chosen]), source.draw(_MOST, seeded(seed, 13))
+    return source.some_held(_MOST, seeded(seed, 12)), source.draw(_MOST, seeded(seed, 13))
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for the step in progress."""
+"""Ctrl-C and SIGTERM that wait for the step in progress."""
 
 from __future__ import annotations
 
@@ -15,22 +15,26 @@ class Interrupted(Exception):
 
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets; a second Ctrl-C interrupts at once.
+    """An event that Ctrl-C sets, or the SIGTERM of a launcher or a batch system; a second one acts at once.
 
-    It is never set outside the main thread, nor where the program was started to ignore Ctrl-C (a background job).
+    It is never set outside the main thread, nor by a signal that the program was started to ignore (Ctrl-C in a
+    background job).
     """
     stop = threading.Event()
-    old = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or old is signal.SIG_IGN:
+    if threading.current_thread() is not threading.main_thread():
         yield stop
         return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
 
     def note(number: int, frame: FrameType | None) -> None:
         stop.set()
-        signal.signal(signal.SIGINT, old)
+        signal.signal(number, before[signal.Signals(number)])
 
-    signal.signal(signal.SIGINT, note)
+    for number in heeded:
+        signal.signal(number, note)
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, old)
+        for number, old in heeded.items():
+            signal.signal(number, old)

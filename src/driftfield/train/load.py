@@ -11,10 +11,11 @@ import torch
 
 from ..denoise.preconditioned import Preconditioned
 from ..names import pick
-from ..plain import from_plain, to_plain
+from ..plain import to_plain
 from ..process.base import Process
 from ..recipe import Recipe
-from .checkpoint import read, save
+from .checkpoint import save, weights_and_recipe
+from .snapshots import rebuild
 
 WEIGHTS, LAST = "model.safetensors", "last.safetensors"
 _SHIPPED = "pretrained:"
@@ -54,28 +55,24 @@ def _pretrained_name(run: str | Path) -> str | None:
     return str(run).removeprefix(_SHIPPED) if str(run).startswith(_SHIPPED) else None
 
 
-def load(run: str | Path, trust: Sequence[str] = ()) -> tuple[Process, Preconditioned, Recipe]:
+def load(
+    run: str | Path, trust: Sequence[str] = (), *, sigma_rel: float | None = None
+) -> tuple[Process, Preconditioned, Recipe]:
     """The process, the trained denoiser (in evaluation mode) and the recipe of a run folder or weights file.
 
+    With `sigma_rel`, the average of that relative width, rebuilt from the run's snapshots as `rebuild` does.
     Nothing is unpickled; modules are imported only from driftfield and the prefixes in `trust`.
     Raises: FileNotFoundError or ValueError with one sentence.
     """
     path = find(run)
-    tensors, recipe = weights_and_recipe(path, trust)
+    if sigma_rel is None:
+        tensors, recipe = weights_and_recipe(path, trust)
+    else:
+        made = rebuild(run, sigma_rel, trust=trust)
+        tensors, recipe = made.tensors, made.recipe
     denoiser = recipe.denoiser()
     fill(denoiser, tensors, path)
     return recipe.objective.process, denoiser.eval().requires_grad_(False), recipe
-
-
-def weights_and_recipe(path: Path, trust: Sequence[str] = ()) -> tuple[dict[str, torch.Tensor], Recipe]:
-    """What a weights file holds. Raises: ValueError for a file that is damaged or not ours."""
-    tensors, notes = read(path)
-    if "recipe" not in notes:
-        raise ValueError(f"{path} holds no recipe, so it was not written by driftfield")
-    recipe: Any = from_plain(notes["recipe"], trust)
-    if not isinstance(recipe, Recipe):
-        raise ValueError(f"{path} holds a {type(recipe).__name__}, not a recipe")
-    return tensors, recipe
 
 
 def fill(model: torch.nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from .. import ranks
 from ..data.base import Source
 from ..data.picture import picture
 from ..files import sweep, write, write_text
@@ -23,10 +24,12 @@ from ..rng import seeded
 from .checkpoint import newest, read, save, states
 from .held import Losses, judged, losses_by_level
 from .load import LAST, WEIGHTS, fill, find, store
-from .loop import Step, train
+from .loop import Step, shared, train
+from .snapshots import due, forget, keep
+from .track import Track, scalars, untracked
 
 LOG_EVERY = 20
-_SHOWN = 64
+_SHOWN = {"image": 64, "audio": 16, "points": 4096}  # samples in a picture, for what has one
 
 
 @dataclass(frozen=True)
@@ -42,41 +45,58 @@ class Report:
 
 
 def session(
-    recipe: Recipe, source: Source, folder: Path, warn: Callable[[str], None], device: str = ""
+    recipe: Recipe,
+    source: Source,
+    folder: Path,
+    warn: Callable[[str], None],
+    device: str = "",
+    fsdp: bool = False,
+    track: Track = untracked,
 ) -> Generator[Report, None, None]:
     """Train `recipe` on its opened data in `folder`, yielding after every step; the same again goes on from there.
 
-    Closing the iterator keeps the state at the last step. Raises: ValueError for a folder that holds another recipe,
-    naming the fields that differ; FloatingPointError for a loss that is not finite; OSError where a file cannot be
-    written (the last saved state stays whole).
+    Closing the iterator keeps the state at the last step. Where several processes are `joined` each runs this, over the
+    same folder, and closes it at the same step; rank 0 judges, draws and writes for all. `fsdp` is that of `train`;
+    `track` is told what is logged and drawn. A state can be gone on from by any number of processes.
+    Raises: ValueError for a folder that holds another recipe, naming the fields that differ; FloatingPointError for a
+    loss that is not finite; OSError where a file cannot be written (the last saved state stays whole).
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("training by several processes is not supported yet; start one without torchrun")
-    resolved = _open(recipe, folder, source, device)
-    sweep(folder)
+    warn = warn if ranks.rank() == 0 else lambda text: None
+    _alike(folder, [p.name for p in states(folder)], source)
+    resolved = _open(recipe, folder, source, device, fsdp)
+    ranks.first(sweep, folder)
+    ranks.first(sweep, folder / "ema")
     found = newest(folder, warn)
     saved, notes = found if found is not None else (_initial(resolved), {})
+    if (before := notes.get("processes", ranks.count())) != ranks.count():
+        warn(
+            f"{before} processes began this run and {ranks.count()} go on with it: each piece of a batch has its own "
+            "draws, so it will differ from a run that was left alone, within its randomness"
+        )
     best: float | None = notes.get("best")
     steps = int(resolved.training.steps or 0)
-    _trim(folder / "log.jsonl", int(saved["count/step"]) if saved is not None and "count/step" in saved else 0)
+    begin = int(saved["count/step"]) if saved is not None and "count/step" in saved else 0
+    ranks.first(_trim, folder / "log.jsonl", begin)
+    ranks.first(forget, folder, begin)
     begun, first = time.perf_counter(), None
     sets = judged(source, resolved.training.seed)
     loss, pending, count, skipped = float("nan"), torch.zeros(()), 0, 0
-    for now in train(resolved, source, saved, device):
+    for now in train(resolved, source, saved, device, fsdp):
         first = now.step - 1 if first is None else first
         if now.guard.skipped == skipped:  # a skipped step has no loss to speak of
             pending, count = pending.to(now.loss.device) + now.loss, count + 1
         skipped, losses = now.guard.skipped, None
         if now.step % resolved.training.held_every == 0 or now.step == steps:
             now.guard.flush()
-            losses = losses_by_level(resolved, now.average, sets, now.loss.device)
+            average = now.whole().average
+            losses = ranks.first(losses_by_level, resolved, average, sets, now.loss.device)
             if not math.isfinite(losses.held_mean):
                 raise FloatingPointError(f"the held-out loss is {losses.held_mean} at step {now.step}")
             if best is None or losses.held_mean < best:
                 best = losses.held_mean
-                store(folder / WEIGHTS, now.average, resolved, step=now.step, held=best)
-        due = now.step % LOG_EVERY == 0 or now.step == steps or losses is not None or now.step - first == 1
-        if due and count:
+                ranks.first(partial(store, folder / WEIGHTS, average, resolved, step=now.step, held=best))
+        logged = now.step % LOG_EVERY == 0 or now.step == steps or losses is not None or now.step - first == 1
+        if logged and count:
             loss, pending, count = float(pending) / count, torch.zeros(()), 0
         elapsed = time.perf_counter() - begun
         report = Report(
@@ -87,12 +107,15 @@ def session(
             elapsed / (now.step - first) * (steps - now.step),
             losses,
         )
-        if due:
-            _log(folder / "log.jsonl", report, now)
-        if now.step % resolved.training.save_every == 0 or now.step == steps:
-            _keep(folder, now, resolved, best)
+        if logged:
+            ranks.first(_log, folder / "log.jsonl", report, now, track)
         if now.step % resolved.training.show_every == 0 or now.step == steps:
-            show(folder, resolved, now)
+            ranks.first(show, folder, resolved, now.whole(), track)
+        if due(now.step, steps, resolved.training.snapshots):
+            now.guard.flush()
+            ranks.first(keep, folder, now.step, now.whole().averages, resolved)
+        if now.step % resolved.training.save_every == 0 or now.step == steps:  # last: all that it has seen is written
+            _keep(folder, now, resolved, best)
         try:
             yield report
         except GeneratorExit:
@@ -101,7 +124,16 @@ def session(
             raise
 
 
-def _open(recipe: Recipe, folder: Path, source: Source, device: str) -> Recipe:
+def _alike(folder: Path, there: list[str], source: Source) -> None:
+    """Raises: ValueError unless all processes find the same states in `folder`, and the same data."""
+    if any(seen != (there, source.info) for seen in ranks.gathered((there, source.info))):
+        raise ValueError(
+            f"the processes do not see the same data and the same run in {folder}; "
+            "both must lie where every machine of the job can read them"
+        )
+
+
+def _open(recipe: Recipe, folder: Path, source: Source, device: str, fsdp: bool) -> Recipe:
     """Claim `folder` for `recipe`, or recognise it as its own; the resolved recipe."""
     asked, resolved_file = folder / "recipe.json", folder / "resolved.json"
     if states(folder) and asked.exists() and resolved_file.exists():
@@ -117,13 +149,14 @@ def _open(recipe: Recipe, folder: Path, source: Source, device: str) -> Recipe:
             raise ValueError(f"the data of {folder} have changed since the run began; start a new run for the new data")
         return replace(resolved, data=recipe.data)
     resolved = recipe.resolved(source.info)
+    shared(resolved, fsdp)
     _rehearse(resolved)
     if resolved.training.steps is None:
         minutes = 5.0 if resolved.training.minutes is None else resolved.training.minutes
-        steps = _steps_in(minutes, resolved, source, device)
+        steps = _steps_in(minutes, resolved, source, device, fsdp)
         resolved = replace(resolved, training=replace(resolved.training, steps=steps, minutes=None))
-    write_text(resolved_file, resolved.to_json())
-    write_text(asked, recipe.to_json())
+    ranks.first(write_text, resolved_file, resolved.to_json())
+    ranks.first(write_text, asked, recipe.to_json())
     return resolved
 
 
@@ -147,48 +180,53 @@ def _rehearse(recipe: Recipe) -> None:
 
 
 def _initial(recipe: Recipe) -> dict[str, torch.Tensor] | None:
-    """The state to begin with when the recipe starts from another run: its average as model and average."""
+    """The state to begin with when the recipe starts from another run: its average as model and averages."""
     if recipe.init is None:
         return None
     path = find(recipe.init)
     weights, _ = read(path)
     fill(recipe.denoiser(), weights, path)
-    both = {f"{group}/{name}": tensor for group in ("model", "average") for name, tensor in weights.items()}
-    return {**both, "count/step": torch.tensor(0), "count/skipped": torch.tensor(0)}
+    groups = ["model", *(f"average{i}" for i in range(len(recipe.training.ema)))]
+    every = {f"{group}/{name}": tensor for group in groups for name, tensor in weights.items()}
+    return {**every, "count/step": torch.tensor(0), "count/skipped": torch.tensor(0)}
 
 
-def _steps_in(minutes: float, recipe: Recipe, source: Source, device: str) -> int:
+def _steps_in(minutes: float, recipe: Recipe, source: Source, device: str, fsdp: bool) -> int:
     """How many steps fit into `minutes`, judging and drawing included: by timing a few on a network thrown away."""
     training = replace(recipe.training, steps=1_000_000_000, minutes=None)
     begun, timed = time.perf_counter(), 0
-    for now in train(replace(recipe, training=training), source, None, device):
+    for now in train(replace(recipe, training=training), source, None, device, fsdp):
         if now.step == 3:
             now.loss.item()
             begun = time.perf_counter()
         timed = now.step - 3
-        if timed > 0 and (timed >= 50 or time.perf_counter() - begun > 2):
+        if timed > 0 and ranks.agree(timed >= 50 or time.perf_counter() - begun > 2):
             now.loss.item()
             break
-    step = (time.perf_counter() - begun) / timed
-    begun = time.perf_counter()
-    losses_by_level(recipe, now.average, judged(source, training.seed), now.loss.device)
-    judge, begun = time.perf_counter() - begun, time.perf_counter()
-    _draw(recipe, now)
-    draw = time.perf_counter() - begun
-    return max(1, int(60 * minutes / (step + judge / training.held_every + draw / training.show_every)))
+    step, now = (time.perf_counter() - begun) / timed, now.whole()
+
+    def fitting() -> int:
+        begun = time.perf_counter()
+        losses_by_level(recipe, now.average, judged(source, training.seed), now.loss.device)
+        judge, begun = time.perf_counter() - begun, time.perf_counter()
+        _draw(recipe, now)
+        draw = time.perf_counter() - begun
+        return max(1, int(60 * minutes / (step + judge / training.held_every + draw / training.show_every)))
+
+    return ranks.first(fitting)
 
 
 def _draw(recipe: Recipe, now: Step) -> torch.Tensor | None:
     info = recipe.info
-    if info is None or info.kind == "array":
+    count = 0 if info is None else _SHOWN.get(info.seen.kind, 0)
+    if info is None or not count:
         return None
-    count = _SHOWN if info.kind == "image" else 4 * _SHOWN**2
     device = now.loss.device
     cond = torch.arange(count, device=device) % len(info.classes) if info.classes else None
     return recipe.sample(now.average, count, cond=cond, batch=count, device=device)
 
 
-def show(folder: Path, recipe: Recipe, now: Step) -> None:
+def show(folder: Path, recipe: Recipe, now: Step, track: Track = untracked) -> None:
     """Write a picture of samples from the average, `samples/STEP.png`, for data that have one."""
     samples = _draw(recipe, now)
     if samples is None or recipe.info is None:
@@ -196,16 +234,22 @@ def show(folder: Path, recipe: Recipe, now: Step) -> None:
     image = picture(samples, recipe.info)
     if image is not None:
         write(folder / "samples" / f"{now.step:08d}.png", lambda part: image.save(part, format="PNG"))
+        track(now.step, {}, image)
 
 
 def _keep(folder: Path, now: Step, recipe: Recipe, best: float | None) -> None:
-    save(folder / f"state-{now.step:08d}.safetensors", now.tensors(), {"best": best})
-    store(folder / LAST, now.average, recipe, step=now.step)
-    for old in states(folder)[2:]:
-        old.unlink()
+    tensors, average = now.tensors(), now.whole().average
+
+    def write_all() -> None:
+        save(folder / f"state-{now.step:08d}.safetensors", tensors, {"best": best, "processes": ranks.count()})
+        store(folder / LAST, average, recipe, step=now.step)
+        for old in states(folder)[2:]:
+            old.unlink()
+
+    ranks.first(write_all)
 
 
-def _log(path: Path, report: Report, now: Step) -> None:
+def _log(path: Path, report: Report, now: Step, track: Track) -> None:
     line: dict[str, Any] = {
         "step": report.step,
         "loss": report.loss,
@@ -213,10 +257,13 @@ def _log(path: Path, report: Report, now: Step) -> None:
         "samples_per_second": round(report.rate, 2),
         "skipped": now.guard.skipped,
     }
+    if math.isfinite(norm := now.norm.item()):
+        line["gradient_norm"] = norm
     if report.losses is not None:
         line["by_level"] = report.losses.plain()
     with open(path, "a") as file:
         file.write(json.dumps(line) + "\n")
+    track(report.step, scalars(line), None)
 
 
 def _trim(path: Path, step: int) -> None:
