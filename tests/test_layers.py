@@ -9,8 +9,8 @@ import driftfield
 
 ROOT = Path(driftfield.__file__).parent
 LAYERS = [
-    ["names", "files"],
-    ["linear", "rng", "special", "plain", "optim"],
+    ["names", "files", "ranks"],
+    ["linear", "rng", "special", "plain", "optim", "column"],
     ["process", "network"],
     ["denoise"],
     ["field", "grid"],
@@ -20,7 +20,7 @@ LAYERS = [
     ["recipe"],
     ["train"],
     ["recipes"],
-    ["report"],
+    ["report", "deploy"],
     ["cli"],
 ]
 LEVEL = {name: i for i, names in enumerate(LAYERS) for name in names}

@@ -27,6 +27,12 @@ _HOME = {
     "objective.laws": ["LogNormal"],
     "metric.evaluate": ["evaluate"],
     "recipe": ["Recipe"],
+    "data.audio": ["Audio"],
+    "data.autoencoder": ["Autoencoder"],
+    "data.latent": ["Latent"],
+    "deploy.export": ["export", "load_exported"],
+    "deploy.quantize": ["quantized"],
+    "report.page": ["write_report"],
     "train.fit": ["fit"],
     "train.load": ["load"],
 }

@@ -74,7 +74,9 @@ class Training:
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be > 0, or none, got {self.clip}")
         if not self.ema or len(set(self.ema)) < len(self.ema) or not all(0 < s <= WIDEST for s in self.ema):
-            raise ValueError(f"ema lists one or more widths above 0 and at most {WIDEST:.4f}, each once, got {self.ema}")
+            raise ValueError(
+                f"ema lists different widths above 0 and at most {WIDEST:.4f}, one or more, got {self.ema}"
+            )
         if self.snapshots < 0:
             raise ValueError(f"snapshots counts how often averages are stored and must be >= 0, got {self.snapshots}")
 

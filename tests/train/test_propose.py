@@ -111,6 +111,12 @@ def test_a_network_for_every_shape(shape):
     assert operations > 2 * min(parameters, 1000)
 
 
+@pytest.mark.parametrize(("n", "least"), [(2, 64), (32, 64), (33, 128), (300, 1024), (3000, 1024)])
+def test_a_vector_passes_through_whole(n, least):
+    facts = plain_facts((n,), kind="array", count=10)
+    assert propose(facts, Info("array", (n,)), 0.01, "cpu").network.options["width"] == least
+
+
 def test_a_shape_that_has_no_network():
     with pytest.raises(ValueError, match="more than 3 grid axes"):
         network_for(Info("array", (1, 2, 2, 2, 2)), 16)

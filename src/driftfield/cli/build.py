@@ -7,15 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..data.base import Source
+from ..data.autoencoder import Autoencoder
+from ..data.base import Data, Source
+from ..data.latent import Latent
 from ..data.recognise import NAMES, find, named
 from ..names import unknown
 from ..plain import locate, override, settled
 from ..recipe import Recipe
 from ..recipes import RECIPES
-from ..train.defaults import recipe_for
+from ..train.checkpoint import weights_and_recipe
 from ..train.load import find as weights_of
-from ..train.load import weights_and_recipe
+from ..train.propose import Proposal, proposed
 
 
 def asked_recipe(
@@ -28,11 +30,15 @@ def asked_recipe(
     seed: int | None,
     settings: Sequence[str],
     trust: Sequence[str] = (),
-) -> tuple[Recipe, Source, str]:
-    """The recipe that the options describe, its opened data, and a name for its run.
+    run: Path | None = None,
+    device: str = "",
+    autoencoder: str | None = None,
+) -> tuple[Recipe, Source, Path, Proposal | None]:
+    """The recipe that the options describe, its opened data, the folder of its run, and what it was proposed by.
 
     `data` takes the place of the recipe's own; `start` is the run whose weights, and if no recipe is named whose
-    recipe, to begin with. Raises: ValueError or OSError with one sentence.
+    recipe, to begin with; `autoencoder`, an import path or a folder, says that codes of the data are learned. Data
+    alone get a recipe that is proposed from them. Raises: ValueError or OSError with one sentence.
     """
     of_data = [s.removeprefix("data.") for s in settings if s.startswith("data.")]
     chosen, name = _named(recipe, trust)
@@ -40,19 +46,22 @@ def asked_recipe(
         _, old = weights_and_recipe(weights_of(start), trust)
         chosen, name = replace(old, info=None), f"{Path(start).resolve().stem}-tuned"
     source: Source | None = None
+    proposal: Proposal | None = None
     if data is not None:
-        value = settled(find(data), of_data)
+        value = _coded(find(data), autoencoder, of_data)
         name = name or Path(data).resolve().stem
         if chosen is None:
             source = value.load()
-            chosen = recipe_for(value, source.info)
+            proposal = proposed(source, run or Path("runs") / name, minutes, device)
+            chosen = proposal.recipe(value, source.info)
         chosen = replace(chosen, data=value)
     elif chosen is not None:
-        chosen = replace(chosen, data=settled(chosen.data, of_data))
+        chosen = replace(chosen, data=_coded(chosen.data, autoencoder, of_data))
     elif recipe is not None:
-        value = settled(named(recipe), of_data)
+        value = _coded(named(recipe), autoencoder, of_data)
         source, name = value.load(), recipe
-        chosen = recipe_for(value, source.info)
+        proposal = proposed(source, run or Path("runs") / name, minutes, device)
+        chosen = proposal.recipe(value, source.info)
     else:
         raise ValueError("nothing to train on: give a recipe (driftfield recipes lists them), or --data PATH")
     if start is not None:
@@ -64,7 +73,18 @@ def asked_recipe(
         chosen = replace(chosen, training=replace(chosen.training, steps=None, minutes=None))
     chosen = replace(chosen, training=replace(chosen.training, **{k: v for k, v in given.items() if v is not None}))
     chosen = chosen.with_fields([s for s in settings if not s.startswith("data.")])
-    return chosen, chosen.data.load() if source is None else source, name
+    return chosen, chosen.data.load() if source is None else source, run or Path("runs") / name, proposal
+
+
+def _coded(data: Data, autoencoder: str | None, settings: Sequence[str]) -> Data:
+    """`data` with their settings; as an autoencoder codes them, if one is named, whose settings stand among them."""
+    if autoencoder is None:
+        value: Data = settled(data, settings)
+        return value
+    of_code = [s for s in settings if s.partition("=")[0].partition(".")[0].strip() in ("autoencoder", "cache")]
+    latent = Latent(settled(data, [s for s in settings if s not in of_code]), Autoencoder.named(autoencoder))
+    coded: Data = settled(latent, of_code)
+    return coded
 
 
 def _named(recipe: str | None, trust: Sequence[str]) -> tuple[Recipe | None, str]:

@@ -15,6 +15,11 @@ def sample(
     cond: Annotated[
         str | None, typer.Option(help="Class to draw: a name, an index, or a comma-separated cycle")
     ] = None,
+    given: Annotated[
+        list[str] | None, typer.Option(help="Of a table: column=value that rows hold; repeat it, or separate by commas")
+    ] = None,
+    impute: Annotated[Path | None, typer.Option(help="Of a table: file whose missing cells to fill")] = None,
+    draws: Annotated[int, typer.Option(help="With --impute: how many draws for each row")] = 1,
     seed: Annotated[int, typer.Option(help="Seed; sample i depends on it and on i alone")] = 0,
     nfe: Annotated[int | None, typer.Option(help="Most network evaluations per sample [recipe's]")] = None,
     solver: Annotated[str | None, typer.Option(help="Solver: euler, heun, rk4 [recipe's]")] = None,
@@ -29,7 +34,7 @@ def sample(
     trust: Annotated[list[str] | None, typer.Option(help="Package whose modules the run may import")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON record")] = False,
 ) -> None:
-    """Draw samples from a trained model: pictures and a grid, or arrays, as fits the data."""
+    """Draw samples from a trained model: pictures and a grid, arrays, or rows of a table, as fits the data."""
     import json as js
 
     from ..report.draw import draw
@@ -39,6 +44,9 @@ def sample(
         n=n,
         out=out,
         cond=cond,
+        given=given or (),
+        impute=impute,
+        draws=draws,
         seed=seed,
         nfe=nfe,
         solver=solver,

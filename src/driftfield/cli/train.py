@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,12 @@ def train(
         str | None,
         typer.Argument(help="A short name (see `driftfield recipes`), a recipe.json, or an import path module:recipe"),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Folder of images, .npy or .npz to learn from")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Folder of images or of recordings, .npy, .npz, .csv or .parquet to learn from")
+    ] = None,
+    autoencoder: Annotated[
+        str | None, typer.Option(help="Learn codes of the data: module:Class, or a folder saved by diffusers")
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="Folder to write to and to resume from [runs/NAME]")] = None,
     process: Annotated[str | None, typer.Option(help="Physics: PFGMPP(D=64), EDM, VP, ... [recipe's]")] = None,
     minutes: Annotated[float | None, typer.Option(help="Time to train, in minutes")] = None,
@@ -21,15 +27,22 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of the weights and of every draw")] = None,
     start: Annotated[Path | None, typer.Option("--from", help="Run or weights file to start from")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Field of the recipe: a.b.c=value")] = None,
+    fsdp: Annotated[
+        bool, typer.Option("--fsdp", help="Split weights and optimiser memory over torchrun's processes")
+    ] = False,
+    log: Annotated[str, typer.Option(help="What else to log to: tensorboard, wandb, trackio; with commas")] = "",
     cpu: Annotated[bool, typer.Option("--cpu", help="Train on the CPU even where there is an accelerator")] = False,
     trust: Annotated[list[str] | None, typer.Option(help="Package whose modules the run may import")] = None,
     dry: Annotated[bool, typer.Option("--dry", help="Print the recipe and stop")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON line per report")] = False,
 ) -> None:
-    """Train a model. The same command again resumes the run."""
+    """Train a model. The same command again resumes the run. `torchrun -m driftfield train ...` uses many processes."""
     from .build import asked_recipe
 
-    chosen, source, name = asked_recipe(recipe, data, start, process, minutes, steps, seed, settings or [], trust or [])
+    device = "cpu" if cpu else ""
+    chosen, source, folder, proposal = asked_recipe(
+        recipe, data, start, process, minutes, steps, seed, settings or [], trust or [], run, device, autoencoder
+    )
     if dry:
         print(chosen.to_json())
         return
@@ -39,16 +52,23 @@ def train(
 
     from ..train.bar import training_bar
     from ..train.fit import follow
+    from ..train.propose import FILE
+    from ..train.session import Report
 
-    device = "cpu" if cpu else ""
-    folder = run or Path("runs") / name
+    to = [name.strip() for name in log.split(",") if name.strip()]
     warn = lambda text: print(f"Warning: {text}", file=sys.stderr)
+
+    def noting(watch: Callable[[Report], None]) -> Callable[[Report], None]:
+        return watch if proposal is None else proposal.noting(watch, folder)
+
     if json:
-        made = follow(
-            chosen, source, folder, lambda r: print(js.dumps(dataclasses.asdict(r)), flush=True), warn, device
-        )
+        say = noting(lambda r: print(js.dumps(dataclasses.asdict(r)), flush=True))
+        made = follow(chosen, source, folder, say, warn, device, fsdp, to)
     else:
+        if proposal is not None:
+            print(f"Proposed from the data ({folder / FILE} says why):", file=sys.stderr)
+            print("".join(f"  {name} {value}\n" for name, value in proposal.values().items()), end="", file=sys.stderr)
         with training_bar() as watch:
-            made = follow(chosen, source, folder, watch, warn, device)
+            made = follow(chosen, source, folder, noting(watch), warn, device, fsdp, to)
         print(f"Trained {made.recipe.training.steps} steps; weights in {folder}")
         print(f"Next: driftfield sample {folder}")

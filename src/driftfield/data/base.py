@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..rng import Rng
+from ..rng import Rng, permutation
 
-KINDS = ("image", "points", "array")
+KINDS = ("image", "points", "array", "table", "audio", "latent")
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,11 @@ class Info:
 
     A user's value is `shift + scale * x`, with `x` what the model sees. `kind` is "image" (channels first, model
     values in [-1, 1], written as 8-bit pictures, so `shift = scale = 127.5`), "points" (2-D toys, drawn as scatter
-    plots) or "array". `classes` are the names of the classes, none for a set without labels; `count` is the size of
-    the training split, 0 for a law that is drawn afresh; `std` is the natural `sigma_data` of the model's values: the
-    root-mean-square deviation of all of them from their one common mean, as in EDM, where channels and pixels are not
-    told apart.
+    plots), "array" or "table" (see `TableInfo`). `classes` are the names of the classes, none for a set without
+    labels; `count` is the size of the training split, 0 for a law that is drawn afresh; `std` is the natural
+    `sigma_data` of the model's values: the root-mean-square deviation of all of them from their one common mean, as in
+    EDM, where channels and pixels are not told apart. `incomplete` says that values may be missing: the model's data
+    are NaN there.
 
     Raises: ValueError for an unknown `kind` or a `scale` or `std` that is not a finite number above 0.
     """
@@ -38,6 +40,7 @@ class Info:
     scale: float = 1.0
     count: int = 0
     std: float = 1.0
+    incomplete: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -46,18 +49,44 @@ class Info:
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} must be a finite number above 0, got {value}")
 
-    def to_user(self, x: Tensor) -> npt.NDArray[Any]:
-        """Samples `(n, *shape)` of the model in the user's units.
+    @property
+    def seen(self) -> Info:
+        """What a person sees: this, unless the model's values are a code for something else (`LatentInfo`)."""
+        return self
 
-        Images become uint8, `(n, H, W)` if grey and `(n, H, W, C)` if not: limited to [-1, 1], because 8 bits hold no
-        more, and rounded half up. Everything else becomes float32 `(n, *shape)`.
-        Raises: ValueError for a wrong shape, or samples that are NaN or infinite.
-        """
+    def decode(self, x: Tensor) -> Tensor:
+        """Samples of the model as samples of `seen`, in its model's units."""
+        return x
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The numbers of neighbouring entries that make one variable, over the flattened shape: 1 each unless said."""
+        return (1,) * math.prod(self.shape)
+
+    def known(self, given: Any, n: int) -> Any:
+        """The condition under which `n` samples hold `given` values. Raises: ValueError except for tables."""
+        raise ValueError(f"values can be given for the columns of a table; this run's samples are of kind {self.kind}")
+
+    def filled(self, x: Tensor, given: Any) -> Any:
+        """Samples in the user's units, with `given` values as they were. Raises: ValueError except for tables."""
+        return self.known(given, len(x))
+
+    def _check(self, x: Tensor) -> None:
+        """Raise a ValueError unless `x` is finite samples `(n, *shape)`."""
         if tuple(x.shape[1:]) != tuple(self.shape):
             raise ValueError(f"samples have shape {tuple(self.shape)}, got a batch of shape {tuple(x.shape)}")
         broken = int((~x.isfinite()).flatten(1).any(1).sum())
         if broken:
             raise ValueError(f"{broken} of {len(x)} samples hold NaN or infinity, which no user's value stands for")
+
+    def to_user(self, x: Tensor) -> Any:
+        """Samples `(n, *shape)` of the model in the user's units, a NumPy array; rows of a table as a DataFrame.
+
+        Images become uint8, `(n, H, W)` if grey and `(n, H, W, C)` if not: limited to [-1, 1], because 8 bits hold no
+        more, and rounded half up. Everything else becomes float32 `(n, *shape)`.
+        Raises: ValueError for a wrong shape, or samples that are NaN or infinite.
+        """
+        self._check(x)
         x = x.detach().cpu().double()
         if self.kind != "image":
             return (self.shift + self.scale * x).float().numpy()
@@ -78,9 +107,18 @@ class Info:
 
 
 class Source(ABC):
-    """An opened data set. Tensors are float32 in the model's units, labels int64 (-1: no label) or None."""
+    """An opened data set. Tensors are float32 in the model's units, labels int64 (-1: no label) or None.
+
+    `slow` says that a draw reads files, so that it is worth making while the step before it runs.
+    """
 
     info: Info
+    slow: bool = False
+
+    @property
+    def seen(self) -> Source:
+        """The data that a person sees, of `info.seen`: this, unless the model learns a code for them."""
+        return self
 
     @abstractmethod
     def draw(self, n: int, rng: Rng) -> tuple[Tensor, Tensor | None]:
@@ -93,6 +131,18 @@ class Source(ABC):
     @abstractmethod
     def train(self) -> tuple[Tensor, Tensor | None]:
         """The training split, or for a law without end a fixed sample of it: the reference for scores."""
+
+    def some_held(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Up to `n` held-out samples, chosen by `rng`: a hook for sources that need not read the whole split."""
+        x, label = self.held()
+        chosen = permutation(len(x), rng)[:n]
+        return x[chosen], None if label is None else label[chosen]
+
+    def parts(self, n: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """All training samples in order, up to `n` at a time: a hook for sources that need not hold them at once."""
+        x, label = self.train()
+        for i in range(0, len(x), n):
+            yield x[i : i + n], None if label is None else label[i : i + n]
 
 
 class Data(ABC):

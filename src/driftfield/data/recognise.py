@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import MISSING, fields
 from pathlib import Path
 
 from ..names import unknown
 from .array import SUFFIXES as ARRAY_SUFFIXES
 from .array import Array
+from .audio import SUFFIXES as AUDIO_SUFFIXES
+from .audio import Audio, recordings_in
 from .base import Data
 from .cifar import CIFAR10
 from .digits import Digits
 from .images import SUFFIXES as IMAGE_SUFFIXES
 from .images import Images, files_in
 from .mnist import MNIST, Fashion
+from .table import SUFFIXES as TABLE_SUFFIXES
+from .table import Table
 from .toys import Checkerboard, EightGaussians, OlympicRings, Rings, SwissRoll, Tree
 
 NAMES: dict[str, type[Data]] = {
@@ -24,6 +29,8 @@ NAMES: dict[str, type[Data]] = {
     "cifar10": CIFAR10,
     "images": Images,
     "array": Array,
+    "table": Table,
+    "audio": Audio,
     "eight-gaussians": EightGaussians,
     "rings": Rings,
     "checkerboard": Checkerboard,
@@ -47,7 +54,7 @@ def named(name: str) -> Data:
 
 
 def recognise(path: str | os.PathLike[str]) -> Data:
-    """The data set at a path: a folder of pictures, or a NumPy file.
+    """The data set at a path: a folder of pictures or of recordings, a NumPy file, or a table.
 
     Raises: FileNotFoundError, or ValueError for anything else, saying what can be read.
     """
@@ -55,16 +62,36 @@ def recognise(path: str | os.PathLike[str]) -> Data:
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no file or folder {path}")
     if Path(path).is_dir():
-        files_in(path)  # raises where there is no picture
-        return Images(path)
+        return _folder(path)
     if Path(path).suffix.lower() in ARRAY_SUFFIXES:
         return Array(path)
+    if path.lower().endswith(TABLE_SUFFIXES):
+        return Table(path)
     if Path(path).suffix.lower() in IMAGE_SUFFIXES:
         raise ValueError(f"{path} is one image; give the folder that holds the images")
     raise ValueError(
-        f"{path} is of no kind that can be read; expected a folder of images ({', '.join(IMAGE_SUFFIXES)}) "
-        f"or a NumPy file ({', '.join(ARRAY_SUFFIXES)})"
+        f"{path} is of no kind that can be read; expected a folder of images ({', '.join(IMAGE_SUFFIXES)}) or of "
+        f"recordings ({', '.join(AUDIO_SUFFIXES)}), a NumPy file ({', '.join(ARRAY_SUFFIXES)}), or a table "
+        f"({', '.join(TABLE_SUFFIXES)})"
     )
+
+
+def _folder(path: str) -> Data:
+    """The pictures or the recordings of a folder, of which it holds the one or the other."""
+    found = {}
+    for kind, files in ((Images, files_in), (Audio, recordings_in)):
+        with suppress(ValueError):  # there are none
+            found[kind] = len(files(path))
+    if len(found) == 2:
+        raise ValueError(
+            f"the folder {path} holds {found[Images]} images and {found[Audio]} recordings; give a folder with one kind"
+        )
+    if not found:
+        raise ValueError(
+            f"the folder {path} holds no images or recordings; expected files ending in "
+            f"{', '.join((*IMAGE_SUFFIXES, *AUDIO_SUFFIXES))}"
+        )
+    return Audio(path) if Audio in found else Images(path)
 
 
 def find(text: str) -> Data:

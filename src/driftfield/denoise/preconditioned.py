@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..linear import expand
 from ..names import pick
+from ..network.embed import condition
 from ..process.base import Isotropic
 from ..process.gaussian import VP
 
@@ -137,7 +138,10 @@ class Preconditioned(nn.Module):
         return self._scale(self.process, t, self.sigma_data)
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
-        """The estimate of `E[x_0 | x_t = x]`: `x` is `(B, *data)`, `t` is `()` or `(B,)`."""
+        """The estimate of `E[x_0 | x_t = x]`: `x` is `(B, *data)`, `t` is `()` or `(B,)`.
+
+        Where `cond` is a `Condition` that knows clean data, the estimate is what is known.
+        """
         c_skip, c_out, c_in, c_noise = self.coefficients(t)
         dtype = next((p.dtype for p in self.network.parameters()), x.dtype)
         # A sum, because a 0-dim tensor on the CPU reaches any device in it, without a copy and without waiting.
@@ -149,4 +153,5 @@ class Preconditioned(nn.Module):
             with torch.autocast(x.device.type, self.autocast):
                 out = self.network(inner, label, cond)
         y: Tensor = expand(c_skip, x) * x + expand(c_out, x) * out.to(x.dtype)
-        return y
+        told = condition(cond)
+        return y if told.known is None or told.mask is None else torch.where(told.mask > 0, told.known.to(y), y)

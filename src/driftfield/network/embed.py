@@ -16,10 +16,18 @@ class Condition(NamedTuple):
     """What a batch is conditioned on; opaque to everyone but the network.
 
     `label` is `(B,)` int64, -1 for a row without a label; `augment` is `(B, K)`, 0 for what was left alone.
+    `known` and `mask` go together, `(B, *shape)` both: where `mask` is 1 the clean data are `known`, where it is 0
+    they are to be found, and where it is -1 nothing is told of them, not even the noisy state.
     """
 
     label: Tensor | None = None
     augment: Tensor | None = None
+    known: Tensor | None = None
+    mask: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Condition:
+        """The same on a device."""
+        return Condition(*(None if part is None else part.to(device) for part in self))
 
 
 def condition(cond: Tensor | Condition | None) -> Condition:
@@ -61,11 +69,12 @@ class Conditioning(nn.Module):
     learned "unconditional", which is what label dropout trains.
     """
 
-    def __init__(self, width: int, classes: int = 0, augments: int = 0, features: int = 64):
+    def __init__(self, width: int, classes: int = 0, augments: int = 0, features: int = 64, known: bool = False):
         """`width` of the vector, numbers of classes and augmentation channels, sinusoidal `features` (even).
 
         Wavelengths run from 1 to 4000 units of the noise label: enough for `log(level) / 4`, which spans about 3,
-        and for the step counts of discrete-time models, which span 1000.
+        and for the step counts of discrete-time models, which span 1000. `known` says that the network takes known
+        clean values by itself; otherwise they are refused here, for all.
         """
         super().__init__()
         check_sizes({"width": width, "features": features})
@@ -76,6 +85,7 @@ class Conditioning(nn.Module):
         frequency = 2 * math.pi / torch.logspace(0, math.log10(4000), features // 2)
         self.register_buffer("frequency", frequency, persistent=False)
         self.noise = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
+        self.known = known
         self.label = nn.Embedding(classes, width) if classes else None
         self.augment = nn.Linear(augments, width, bias=False) if augments else None
 
@@ -91,7 +101,9 @@ class Conditioning(nn.Module):
         angle = noise[:, None] * self.frequency
         waves = torch.cat((angle.cos(), angle.sin()), 1)
         vector: Tensor = self.noise(waves.to(self.frequency.dtype))
-        label, augment = condition(cond)
+        label, augment, known, _ = condition(cond)
+        if known is not None and not self.known:
+            raise ValueError("this network was built without known, so it takes no known values (MLP(known=True) does)")
         if label is not None:
             if self.label is None:
                 raise ValueError("this network was built without classes, so it takes no class label")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
 
-from .embed import Condition, Conditioning, check_dropout, check_sizes, zeroed
+from .embed import Condition, Conditioning, check_dropout, check_sizes, condition, zeroed
 
 
 class MLP(nn.Module):
@@ -30,11 +30,13 @@ class MLP(nn.Module):
         augments: int = 0,
         dropout: float = 0.0,
         waves: int = 0,
+        known: bool = False,
     ):
         """`depth` residual blocks of `width` on data of `shape`, with `classes` labels (0: unconditional).
 
         Each coordinate also enters through `waves` sines and cosines, of wavelengths 8, 4, 2, ...: 4 of them help where
-        two dimensions have sharp edges (a checkerboard); in many dimensions they harm.
+        two dimensions have sharp edges (a checkerboard); in many dimensions they harm. With `known`, clean values that
+        are known and their mask (see `Condition`) enter beside `x`, of which only what is to be found is then seen.
         """
         super().__init__()
         self.shape = tuple(shape)
@@ -44,8 +46,9 @@ class MLP(nn.Module):
             raise ValueError(f"waves must be at least 0, got {waves}")
         features = math.prod(self.shape)
         self.register_buffer("frequency", math.pi / 4 * 2 ** torch.arange(waves), persistent=False)
-        self.condition = Conditioning(width, classes, augments)
-        self.stem = nn.Linear(features * (1 + 2 * waves), width)
+        self.condition = Conditioning(width, classes, augments, known=known)
+        self.known = known
+        self.stem = nn.Linear(features * (1 + 2 * waves + 2 * known), width)
         self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))
         self.modulate = nn.Linear(width, 2 * width)
         self.out = zeroed(nn.Linear(width, features))
@@ -57,11 +60,16 @@ class MLP(nn.Module):
         if x.shape[1:] != self.shape:
             raise ValueError(f"this network takes x of shape (B, {str(self.shape)[1:]}, got {tuple(x.shape)}")
         c = silu(self.condition(noise, cond))
-        h = x.flatten(1)
+        h, more = x.flatten(1), []
+        if self.known:
+            told = condition(cond)
+            mask = torch.zeros_like(h) if told.mask is None else told.mask.flatten(1).to(h)
+            known = torch.zeros_like(h) if told.known is None else told.known.flatten(1).to(h)
+            h, more = h * (mask == 0), [known * (mask > 0), mask]
         if len(self.frequency):
             angle = (h[..., None] * self.frequency).flatten(1)
-            h = torch.cat((h, angle.sin(), angle.cos()), 1)
-        h = self.stem(h)
+            more = [angle.sin(), angle.cos(), *more]
+        h = self.stem(torch.cat((h, *more), 1))
         for block in self.blocks:
             h = block(h, c)
         out: Tensor = self.out(silu(modulated(h, self.modulate(c))))

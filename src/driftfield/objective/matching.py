@@ -16,6 +16,7 @@ from ..rng import Rng, uniform
 from .augment import Augment
 from .base import Batch, Objective
 from .laws import Balanced, LogNormal, Times, Weight
+from .reveal import Reveal, told, unknown_mean
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Matching(Objective):
     process carries: laws and weights tuned at `D = inf` hold at every D. A share `label_dropout` of the rows loses its
     class label, which trains the unconditional model beside the conditional one. `augment` deforms images and tells
     the network how (its labels reach it as `Condition.augment`), so that samples, drawn with none, show no trace.
+    `reveal` tells the network a random part of each sample (as `Condition.known` and `mask`): the mean is then over the
+    entries that are neither known nor missing.
     Source: Karras et al. 2022, Eq. 8; Xu et al. 2023, Alg. 2. [karras2022edm] [xu2023pfgmpp]
     """
 
@@ -34,6 +37,7 @@ class Matching(Objective):
     weight: Weight = field(default_factory=Balanced)
     label_dropout: float = 0.1
     augment: Augment | None = None
+    reveal: Reveal | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_dropout <= 1:
@@ -54,11 +58,19 @@ class Matching(Objective):
         if self.augment is not None:
             x0, how = self.augment(x0, rng)
             cond = cond._replace(augment=how)
+        if self.reveal is not None:
+            cond = cond._replace(mask=self.reveal(x0, rng))
         return x0, None if all(c is None for c in cond) else cond
 
     def at(self, denoiser: Any, x0: Tensor, t: Tensor, cond: Any, rng: Rng) -> Tensor:
         """Losses `(b,)` at given times `(b,)`."""
+        mask = None
+        if self.reveal is not None:
+            cond = condition(cond)
+            x0, known, mask = told(x0, cond.mask)
+            cond = cond._replace(known=known, mask=mask)
         x = self.process.perturb(x0, t, rng)
         error = denoiser(x, t, cond) - self.process.target(x, t, x0)
-        losses: Tensor = self.weight(self.process, t).to(error.dtype) * flat(error.square()).mean(1)
+        mean = flat(error.square()).mean(1) if mask is None else unknown_mean(error.square(), mask)
+        losses: Tensor = self.weight(self.process, t).to(error.dtype) * mean
         return losses

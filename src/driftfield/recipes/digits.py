@@ -16,7 +16,5 @@ def digits() -> Recipe:
         data=Digits(),
         network=Build("driftfield.network.unet:UNet", {"width": 32, "multipliers": (1, 2)}),
         objective=Matching(PFGMPP(D=128.0)),
-        training=Training(
-            minutes=1.0, batch=128, optimizer=AdamW(lr=4e-3), warmup=100, held_every=250
-        ),
+        training=Training(minutes=1.0, batch=128, optimizer=AdamW(lr=4e-3), warmup=100, held_every=250),
     )
