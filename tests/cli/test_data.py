@@ -25,6 +25,7 @@ def table(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_page_and_a_record(table, tmp_path):
     page = cli("data", "inspect", table, "--plot", "scales.svg", cwd=tmp_path).stdout
     for said in ("180 to train on, 20 held out", "Proposed for 5 minutes", "sigma_data", "driftfield train --data"):
@@ -37,6 +38,7 @@ def test_a_page_and_a_record(table, tmp_path):
     assert record["proposal"]["reasons"].keys() >= {"sigma_data", "span", "times", "D", "network", "batch", "steps"}
 
 
+@pytest.mark.slow
 def test_what_inspect_proposes_is_what_train_does(table, tmp_path):
     """And a run goes on with its own, also where threads have come or gone; options given win."""
     record = json.loads(cli("data", "inspect", table, "--json").stdout)["proposal"]
