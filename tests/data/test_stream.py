@@ -290,8 +290,8 @@ print(mapped - begun, peak() - begun)
 def test_memory_stays_below_the_size_of_the_file(tmp_path):
     """A file of 128 MiB takes at most 64 MiB more of a process that learned a small one: pages read are given back.
 
-    Three chunks of the survey in float64 are 48 MiB of it. In memory the same takes more than the file, so that the
-    test can tell.
+    Three chunks of the survey in float64 are 48 MiB of it. In memory the same takes more than that bound, though what
+    the small set has left free is used again: so the test can tell.
     """
     block = RNG.normal(size=(2**12, 1024)).astype(np.float32)
     np.save(tmp_path / "small.npy", block[:600])
@@ -301,4 +301,4 @@ def test_memory_stays_below_the_size_of_the_file(tmp_path):
     out = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
     mapped, kept = map(int, out.split())
     assert mapped < 64 * 2**20
-    assert kept > 128 * 2**20
+    assert kept > 64 * 2**20

@@ -47,13 +47,13 @@ def test_the_width_is_the_standard_deviation_of_the_profile(width):
 def test_widths_that_no_profile_has_are_refused(width):
     with pytest.raises(ValueError, match=r"above 0 and at most 0\.2887"):
         gamma_of(width)
-    with pytest.raises(ValueError, match=r"ema lists one or more widths"):
+    with pytest.raises(ValueError, match=r"ema lists different widths"):
         Training(ema=(0.1, width))
 
 
 def test_training_takes_one_width_or_more_each_once():
     for wrong in ((), (0.1, 0.1)):
-        with pytest.raises(ValueError, match="ema lists one or more widths"):
+        with pytest.raises(ValueError, match="ema lists different widths"):
             Training(ema=wrong)
     with pytest.raises(ValueError, match="snapshots counts"):
         Training(snapshots=-1)
