@@ -59,8 +59,8 @@ def locate(path: str, trust: Sequence[str] | None = None) -> Any:
         raise ValueError(
             f"{path!r} is not an import path; expected module:name, such as driftfield.process.poisson:PFGMPP"
         )
-    if prefixes is None and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # the user named it, and means the file in front of them
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # the user named or trusts it, and may mean the file in front of them
     try:
         found = getattr(import_module(module), name)
     except ImportError as error:

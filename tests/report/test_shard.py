@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from driftfield.report.draw import draw
 from driftfield.report.score import score
-from driftfield.report.shard import sample
+from driftfield.report.shard import shared
 from driftfield.train.load import load, store
 
 from ..train.common import TINY
@@ -33,9 +34,8 @@ def drawn(run, n, batch, to=None, cond=None, start=None):
     """The samples of all processes, where they come together."""
     _, denoiser, recipe = load(run)
     level = None if start is None else 2.0
-    x, spent = sample(
-        recipe, denoiser, n, seed=3, batch=batch, to=to, cond=cond, start=start, level=level, device="cpu"
-    )
+    one = partial(recipe.sample, denoiser, n, seed=3, cond=cond, start=start, level=level)
+    x, spent = shared(one, (n, *recipe.info.shape), batch=batch, to=to)
     assert spent == 5
     return None if x is None else x.numpy().copy()
 

@@ -148,6 +148,21 @@ def test_every_value_has_its_reason():
     assert (recipe.network, recipe.training.batch) == (found.network, found.batch)
 
 
+def test_another_process_runs_over_the_proposed_levels():
+    """Unless its span was chosen, or its times are not levels."""
+    found = propose(describe(Digits().load()), Digits().load().info)
+    for process, expected in (
+        (df.EDM(), df.EDM(span=found.span)),
+        (df.PFGMPP(D=4.0), df.PFGMPP(D=4.0, span=found.span)),
+        (df.EDM(span=(0.01, 5.0)), df.EDM(span=(0.01, 5.0))),
+        (df.VP(), df.VP()),
+        (df.VE(), df.VE()),
+        (df.Rectified(), df.Rectified()),
+    ):
+        objective = df.Matching(process, times=found.times)
+        assert found.spanned(objective) == df.Matching(expected, times=found.times)
+
+
 @pytest.mark.parametrize("minutes", [0, -1, math.inf, math.nan])
 def test_a_budget_is_positive(minutes):
     with pytest.raises(ValueError, match="number of minutes above 0"):

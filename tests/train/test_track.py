@@ -87,6 +87,7 @@ def test_tensorboard_after_a_kill(tmp_path):
     first = TensorBoard(tmp_path)
     for step in range(1, 11):
         first(step, {"loss/train": step / 10})
+    assert len(events(tmp_path / "tensorboard")[0]["loss/train"]) == 10  # each is on disk as soon as it is told
     (torn,) = (tmp_path / "tensorboard").iterdir()
     torn.write_bytes(torn.read_bytes()[:-5])
     second = TensorBoard(tmp_path)

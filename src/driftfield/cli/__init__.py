@@ -34,7 +34,6 @@ def main() -> None:
     if helper:  # of several processes the first speaks for all; the others only say why they fail
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     warnings.showwarning = lambda message, *rest, **more: print(f"Warning: {message}", file=sys.stderr)
-    sys.path.append(os.getcwd())  # a module that the user names or trusts may lie in front of them
     try:
         app()
     except KeyboardInterrupt:

@@ -68,6 +68,8 @@ def asked_recipe(
         chosen = replace(chosen, init=str(weights_of(start).resolve()))
     if process is not None:
         chosen = replace(chosen, objective=override(chosen.objective, "process", process))
+        if proposal is not None:
+            chosen = replace(chosen, objective=proposal.spanned(chosen.objective))
     given: dict[str, Any] = {"steps": steps, "minutes": minutes, "seed": seed}
     if steps is not None or minutes is not None:
         chosen = replace(chosen, training=replace(chosen.training, steps=None, minutes=None))

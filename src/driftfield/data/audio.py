@@ -23,7 +23,7 @@ from scipy.io import wavfile
 from scipy.signal import resample_poly
 
 from .base import Data, Info, Source
-from .images import classes_of
+from .folder import classes_of, files_in
 from .stored import Stored, split
 
 SUFFIXES = (".wav", ".flac", ".ogg")
@@ -70,7 +70,7 @@ class Audio(Data):
 
     def load(self) -> Source:
         """Raises: FileNotFoundError, ImportError or ValueError with one sentence that names the folder or the file."""
-        files = recordings_in(self.path)
+        files = files_in(self.path, SUFFIXES, "recordings")
         if len(files) < 2:
             raise ValueError(f"{self.path} holds {len(files)} recording, but at least 2 are needed")
         waves: list[Wave] = []
@@ -121,26 +121,6 @@ def _opened(waves: Wave, files: Sequence[Path], data: Audio, rate: int) -> Sourc
     )
     source.info = AudioInfo(**vars(source.info), rate=rate)
     return source
-
-
-def recordings_in(path: str) -> list[Path]:
-    """The recordings in a folder and its sub-folders, by their suffix, sorted.
-
-    Raises: FileNotFoundError for no such folder, ValueError for a file or a folder without recordings.
-    """
-    root = Path(path)
-    if not root.exists():
-        raise FileNotFoundError(f"there is no folder {path}")
-    if not root.is_dir():
-        raise ValueError(f"{path} is a file; give the folder that holds the recordings")
-    files = sorted(file for file in root.rglob("*") if _is_recording(file.relative_to(root)) and file.is_file())
-    if not files:
-        raise ValueError(f"the folder {path} holds no recordings; expected files ending in {', '.join(SUFFIXES)}")
-    return files
-
-
-def _is_recording(name: Path) -> bool:
-    return name.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in name.parts)
 
 
 def _read_all(files: Sequence[Path], data: Audio) -> Iterator[tuple[int, Wave]]:

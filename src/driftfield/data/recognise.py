@@ -11,12 +11,13 @@ from ..names import unknown
 from .array import SUFFIXES as ARRAY_SUFFIXES
 from .array import Array
 from .audio import SUFFIXES as AUDIO_SUFFIXES
-from .audio import Audio, recordings_in
+from .audio import Audio
 from .base import Data
 from .cifar import CIFAR10
 from .digits import Digits
+from .folder import files_in
 from .images import SUFFIXES as IMAGE_SUFFIXES
-from .images import Images, files_in
+from .images import Images
 from .mnist import MNIST, Fashion
 from .table import SUFFIXES as TABLE_SUFFIXES
 from .table import Table
@@ -79,9 +80,10 @@ def recognise(path: str | os.PathLike[str]) -> Data:
 def _folder(path: str) -> Data:
     """The pictures or the recordings of a folder, of which it holds the one or the other."""
     found = {}
-    for kind, files in ((Images, files_in), (Audio, recordings_in)):
+    kinds = ((Images, IMAGE_SUFFIXES, "images"), (Audio, AUDIO_SUFFIXES, "recordings"))
+    for kind, suffixes, what in kinds:
         with suppress(ValueError):  # there are none
-            found[kind] = len(files(path))
+            found[kind] = len(files_in(path, suffixes, what))
     if len(found) == 2:
         raise ValueError(
             f"the folder {path} holds {found[Images]} images and {found[Audio]} recordings; give a folder with one kind"

@@ -92,18 +92,6 @@ class Stored(Source):
         return self._part(self._train)
 
 
-def published(images: npt.NDArray[np.uint8], labels: npt.NDArray[Any], held: int, classes: tuple[str, ...]) -> Stored:
-    """A set of images that comes with a split of its own: the last `held` items are the held-out ones.
-
-    `images` are uint8 `(M, H, W)` or `(M, H, W, 3)`; `labels` `(M,)` index `classes`.
-    """
-    data = torch.from_numpy(_channels_first(images, "the set"))
-    index = torch.arange(len(data))
-    target = torch.from_numpy(labels.astype(np.int64))
-    splits = index[: len(data) - held], index[len(data) - held :]
-    return Stored(data, kind="image", held=splits, labels=target, classes=classes)
-
-
 def _deviation(data: Tensor) -> float:
     """The standard deviation of all the model's values about their one mean, in float64; bytes by their histogram."""
     if data.dtype != torch.uint8:
@@ -145,7 +133,7 @@ def stored(
 
     def values(part: npt.NDArray[Any]) -> Tensor:
         if images:
-            return torch.from_numpy(_channels_first(part, name))
+            return torch.from_numpy(channels_first(part, name))
         x = ((part.astype(np.float64) - shift) / scale).astype(np.float32)
         return torch.from_numpy(x.reshape(-1, 1) if x.ndim == 1 else x)
 
@@ -160,7 +148,7 @@ def stored(
     )
 
 
-def _channels_first(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+def channels_first(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     if array.ndim == 3:
         return np.ascontiguousarray(array[:, None])
     if array.shape[-1] in (1, 3):

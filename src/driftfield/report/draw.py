@@ -30,7 +30,7 @@ from ..recipe import Sampling
 from ..train.load import home, load
 from .device import device_named
 from .files import write_samples
-from .shard import sample
+from .shard import shared
 
 
 @ranks.joined()
@@ -88,19 +88,18 @@ def draw(
     begun = time.perf_counter()
     try:
         ranks.first(partial(part.mkdir, parents=True))
-        samples, _ = sample(
-            replace(recipe, sampling=how),
+        one = partial(
+            replace(recipe, sampling=how).sample,
             denoiser.to(where),
             n,
             seed=seed,
             cond=_condition(labels, told, info, where),
             start=begin,
             level=level,
-            batch=batch,
             device=where,
-            to=part / "drawn.npy",
             progress=progress,
         )
+        samples, _ = shared(one, (n, *info.shape), batch=batch, to=part / "drawn.npy")
         record = _record(run, n, cond, seed, how, spent, start, level)
         if info.kind == "table":
             record |= {"given": list(given), "impute": None if impute is None else str(impute), "draws": draws}

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..data.base import Info
-from ..data.images import files_in
+from ..data.folder import files_in
+from ..data.images import SUFFIXES
 from .draw import classes_of
 
 WHOLE = 2**30  # bytes of samples that are read at once
@@ -65,7 +66,7 @@ def read_drawn(path: str | Path, info: Info) -> Drawn:
         raise ValueError(
             f"{path} holds no samples.npz and no .npy, and these data are no pictures, of kind {info.kind}"
         )
-    files = [f for f in files_in(str(path)) if f.name != "grid.png"]
+    files = [f for f in files_in(str(path), SUFFIXES, "images") if f.name != "grid.png"]
     if not files:
         raise ValueError(f"{path} holds a grid but none of the pictures in it")
     labels = classes_of(notes["cond"], info, len(files)) if notes.get("cond") and info.classes else None

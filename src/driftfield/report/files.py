@@ -33,11 +33,17 @@ def _images(samples: Tensor, labels: Tensor | None, info: Info, folder: Path, gi
     grid = picture(samples[:_IN_GRID], info)
     assert grid is not None
     grid.save(folder / "grid.png")
+    numbered = _numbered(samples, info, folder, "png", lambda path, one: Image.fromarray(one).save(path))
+    return ["grid.png", numbered]
+
+
+def _numbered(samples: Tensor, info: Info, folder: Path, suffix: str, save: Callable[[Path, Any], None]) -> str:
+    """One file for each sample, in the user's units, a part at a time where they are many; the first and last name."""
     digits = max(5, len(str(len(samples) - 1)))
     for i in range(0, len(samples), 1024):
         for j, one in enumerate(info.to_user(samples[i : i + 1024]), i):
-            Image.fromarray(one).save(folder / f"{j:0{digits}d}.png")
-    return ["grid.png", f"{0:0{digits}d}.png ... {len(samples) - 1:0{digits}d}.png"]
+            save(folder / f"{j:0{digits}d}.{suffix}", one)
+    return f"{0:0{digits}d}.{suffix} ... {len(samples) - 1:0{digits}d}.{suffix}"
 
 
 def _arrays(samples: Tensor, labels: Tensor | None, info: Info, folder: Path, given: Given | None) -> list[str]:
@@ -75,11 +81,8 @@ def _audio(samples: Tensor, labels: Tensor | None, info: Info, folder: Path, giv
     grid = picture(samples[:_WAVES], info)
     assert grid is not None
     grid.save(folder / "grid.png")
-    digits = max(5, len(str(len(samples) - 1)))
-    for i in range(0, len(samples), 1024):
-        for j, wave in enumerate(info.to_user(samples[i : i + 1024]), i):
-            wavfile.write(folder / f"{j:0{digits}d}.wav", shown.rate, wave.T)
-    return ["grid.png", f"{0:0{digits}d}.wav ... {len(samples) - 1:0{digits}d}.wav"]
+    numbered = _numbered(samples, info, folder, "wav", lambda path, wave: wavfile.write(path, shown.rate, wave.T))
+    return ["grid.png", numbered]
 
 
 Writer = Callable[[Tensor, Tensor | None, Info, Path, Given | None], list[str]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,7 +32,7 @@ from ..train.load import load
 from .device import device_named
 from .drawn import Drawn, read_drawn
 from .score_table import rows_drawn, score_rows
-from .shard import sample
+from .shard import shared
 
 
 @ranks.joined()
@@ -186,8 +187,8 @@ def _drawn(run: str | Path, labels: Tensor | None, how: _How) -> tuple[Drawn, in
     info = recipe.info
     assert info is not None
     cond = None if labels is None or not info.classes else in_proportion(labels, how.n, how.seed)
-    samples, spent = sample(
-        recipe,
+    one = partial(
+        recipe.sample,
         denoiser.to(how.device),
         how.n,
         solver=how.solver,
@@ -195,10 +196,10 @@ def _drawn(run: str | Path, labels: Tensor | None, how: _How) -> tuple[Drawn, in
         grid=how.grid,
         seed=how.seed,
         cond=None if cond is None else cond.to(how.device),
-        batch=how.batch,
         device=how.device,
         progress=how.progress,
     )
+    samples, spent = shared(one, (how.n, *info.shape), batch=how.batch)
     if samples is None:  # they are on rank 0
         return Drawn(None, lambda: iter(()), how.n, cond, {"seed": how.seed}), spent
     samples, info = info.decode(samples), info.seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,60 +11,27 @@ import torch
 from torch import Tensor
 
 from .. import ranks
-from ..denoise.base import Denoiser
-from ..generation import claim, plan
-from ..recipe import Recipe
+from ..generation import claim
 
 
-def sample(
-    recipe: Recipe,
-    denoiser: Denoiser,
-    n: int,
-    *,
-    solver: str | None = None,
-    nfe: int | None = None,
-    grid: str | None = None,
-    seed: int = 0,
-    cond: Any = None,
-    start: Tensor | None = None,
-    level: float | None = None,
-    batch: int = 256,
-    device: torch.device | str = "cpu",
-    to: Path | None = None,
-    progress: bool = False,
+def shared(
+    draw: Callable[..., Any], shape: Sequence[int], *, batch: int = 256, to: Path | None = None
 ) -> tuple[Tensor | None, int]:
-    """`Recipe.sample`, its rows shared out to the processes that are joined; and the evaluations each row took.
+    """What `draw(part=, batch=, to=)` makes, its rows shared out to the joined processes; and the evaluations of each.
 
-    Every process calls it. The samples come together on rank 0, the others get None; with `to`, a `.npy` file that all
-    can reach, every one writes its rows there and gets a view of it. Batches are split as by one process where each
+    `draw` is `generate` or `Recipe.sample` with all else that it takes; `shape` is that of all it draws, `(n, *data)`.
+    Every process calls this. The samples come together on rank 0, the others get None; with `to`, a `.npy` file that
+    all can reach, every one writes its rows there and gets a view of it. Batches are split as by one process where each
     has at least one, so that on a CPU the bits are the same; where they are fewer, rows agree as other splits do.
     """
-    s = recipe.sampling
-    budget = s.nfe if nfe is None else nfe
-    spent = plan(recipe.objective.process, solver=solver or s.solver, nfe=budget, grid=grid or s.grid, level=level).nfe
+    n = shape[0]
     mine = ranks.rows(n, batch)
     out: Tensor | Path | None = to
     if to is not None and ranks.count() > 1:
-        assert recipe.info is not None
-        ranks.first(claim, to, (n, *recipe.info.shape))
+        ranks.first(claim, to, tuple(shape))
         out = torch.from_numpy(np.load(to, mmap_mode="r+"))[mine.start : mine.stop]
-    x = recipe.sample(
-        denoiser,
-        n,
-        solver=solver,
-        nfe=nfe,
-        grid=grid,
-        seed=seed,
-        cond=cond,
-        start=start,
-        level=level,
-        part=mine,
-        batch=batch,
-        device=device,
-        to=out,
-        progress=progress,
-    )
+    x = draw(part=mine, batch=batch, to=out)
     if to is None:
-        return ranks.collected(x, n, batch), spent
+        return ranks.collected(x, n, batch), x.nfe
     ranks.gathered(None)  # until all have written theirs
-    return torch.from_numpy(np.load(to, mmap_mode="r+")), spent
+    return torch.from_numpy(np.load(to, mmap_mode="r+")), x.nfe

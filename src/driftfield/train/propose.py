@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
+
+import torch
 
 from ..data.base import Data, Info, Source
 from ..data.describe import Facts, describe
@@ -64,6 +66,18 @@ class Proposal:
             sigma_data=self.sigma_data,
             training=Training(batch=self.batch, warmup=min(200, max(1, self.steps // 10))),
         )
+
+    def spanned(self, objective: Matching) -> Matching:
+        """The objective with its process running over the proposed levels, unless its span was chosen.
+
+        A process with a schedule of its own (VE, VP, a straight path), whose times are not levels, keeps its span.
+        """
+        process: Any = objective.process
+        levels = torch.tensor(self.span, dtype=torch.float64)
+        chosen = process.span != type(process).__dataclass_fields__["span"].default
+        if chosen or not torch.equal(process.time(levels), levels):
+            return objective
+        return replace(objective, process=replace(process, span=self.span))
 
     def values(self) -> dict[str, str]:
         """What is proposed, in words, by the names that `reasons` has."""
