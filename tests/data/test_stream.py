@@ -77,7 +77,7 @@ def assert_same_set(kept, left):
     ],
     ids=lambda v: f"{v.dtype.str}-{'x'.join(map(str, v.shape))}",
 )
-@pytest.mark.parametrize("at_once", [2**22, 50])
+@pytest.mark.parametrize("at_once", [2**20, 50])
 def test_a_mapped_file_is_the_same_set(values, at_once, tmp_path, monkeypatch):
     """Bit for bit, with sums taken in one piece or in many."""
     monkeypatch.setattr(survey, "_AT_ONCE", at_once)
@@ -93,7 +93,7 @@ def test_sums_in_many_pieces_are_the_sums():
     x = RNG.normal(1e6, 3, (50_000, 100))
     train, _ = split(len(x))
     found = survey.surveyed(x, train, False, "x")
-    assert len(found.parts) == 2
+    assert len(found.parts) == 5
     shift, scale = found.shift_and_scale("x")
     part = x[train.numpy()]
     assert shift == pytest.approx(part.mean(), rel=1e-14)
@@ -291,7 +291,7 @@ print(mapped - begun, peak() - begun)
 def test_memory_stays_below_the_size_of_the_file(tmp_path):
     """A file of 128 MiB takes at most 64 MiB more of a process that learned a small one: pages read are given back.
 
-    Three chunks of the survey in float64 are 48 MiB of it. In memory the same takes more than that bound, though what
+    A chunk of the survey and its copies, some in float64, are 30 MiB of it. In memory the same takes more than that bound, though what
     the small set has left free is used again: so the test can tell.
     """
     block = RNG.normal(size=(2**12, 1024)).astype(np.float32)
