@@ -36,15 +36,14 @@ def driftfield(*arguments: object, quiet: bool = False) -> str:
 
 
 def scored(run: Path, options: argparse.Namespace, process: str, seed: int) -> dict[str, Any]:
-    """Train one model unless it is there, draw from it once, and score what was drawn."""
+    """Train one model unless it is there, draw from it, and score what was drawn, once; classes as often as in data."""
     steps = [] if options.steps is None else ["--steps", options.steps]
     driftfield("train", options.recipe, "--process", process, *steps, "--seed", seed, "--run", run)
-    drawn = run / "scored"
-    if not (drawn / "record.json").exists():
-        driftfield("sample", run, "-n", options.number, "--out", drawn)
+    if not (run / "shown" / "record.json").exists():
+        driftfield("sample", run, "-n", COLUMN, "--cond", "0,1,2,3,4,5,6,7,8,9", "--out", run / "shown")
     kept = run / "scores.json"
     if not kept.exists():
-        asked = ["--samples", drawn, "--split", "train", "--metrics", options.metrics, "--json"]
+        asked = ["-n", options.number, "--split", "train", "--metrics", options.metrics, "--json"]
         kept.write_text(driftfield("evaluate", run, *asked, quiet=True))
     found: dict[str, Any] = json.loads(kept.read_text())
     return found
@@ -92,7 +91,7 @@ def main() -> None:
         rounds = [scored(run, options, process, seed) for seed, run in enumerate(runs)]
         largest = max(largest, *(r["frechet"] for r in rounds))
         lines.append([process, *row(rounds, names)])
-        first.append(runs[0] / "scored")
+        first.append(runs[0] / "shown")
     print(f"\n| process | {' | '.join(names)} |\n|{'---|' * (1 + len(names))}")
     print("\n".join(f"| {' | '.join(line)} |" for line in lines))
     print(f"\nlargest Fréchet distance: {largest:.3f}")
