@@ -43,7 +43,7 @@ def rows_of(kind: str, source: TableSource, run: Path, seed: int):
         return train.iloc[permutation(len(train), seeded(seed, 1)).numpy()[:n]]
     if kind == "Gaussian copula":
         names = [c.name for c in source.info.columns if isinstance(c, Category)]
-        return GaussianCopula.fit(train, seeded(seed, 2), categories=names).sample(n, seeded(seed, 3))
+        return GaussianCopula.fit(train, categories=names).sample(n, seeded(seed, 3))
     _, denoiser, recipe = load(run)
     return source.info.to_user(recipe.sample(denoiser, n, seed=seed, batch=2048))
 

@@ -63,6 +63,7 @@ def test_an_average_becomes_a_weights_file_that_other_commands_take(run, cli):
     assert made["step"] == 10
     assert made["out"] == str(run / "ema-0.07-step-10.safetensors")
     assert 0 < made["profile_error"] < 0.1
+    assert 0 < made["weights_error"] < 0.01
     df.load(made["out"])
     status, out, _ = cli(
         "sample", run / "ema-0.07.safetensors", "-n", 2, "--nfe", 3, "--out", run / "drawn", "--device", "cpu"

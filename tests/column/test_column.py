@@ -159,5 +159,37 @@ def test_numbers_are_read_or_refused(value, sentence):
         column.read(pd.Series([value]))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value", "sentence"),
+    [
+        ("uint8", "300", "'v' takes uint8 numbers from 0 to 255, got 300"),
+        ("uint8", "-1", "'v' takes uint8 numbers from 0 to 255, got -1"),
+        ("int64", "1e30", "takes int64 numbers .* got 1e\\+30"),
+        ("Int64", 2**53 + 1, "takes Int64 numbers .* got 9.0072e\\+15"),  # float64 has it as 2^53
+        ("float32", "1e39", "takes float32 numbers .* got 1e\\+39"),
+        ("float64", "inf", "takes finite numbers, got inf"),
+        ("int64", -np.inf, "takes finite numbers, got -inf"),
+    ],
+)
+def test_numbers_that_the_type_cannot_hold_are_refused(dtype, value, sentence):
+    column = made(pd.array([1, 2, 3], dtype=dtype))
+    with pytest.raises(ValueError, match=sentence):
+        column.read(pd.Series([value], dtype=object))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "UInt16", "int64", "float32", "Float64"])
+def test_the_ends_of_a_type_are_read_and_come_back(dtype):
+    ends = [0, 255] if dtype == "uint8" else [0, 2**15 - 1] if "16" in dtype else [1 - 2**24, 2**24 - 1]
+    column = made(pd.array([1, 2, 3], dtype=dtype))
+    assert column.series(column.read(pd.Series(ends))).tolist() == ends
+
+
+def test_a_constant_is_read_as_a_number_too():
+    column = made([7, 7])
+    assert column.read(pd.Series([7.0, np.nan])).tolist()[0] == 7
+    with pytest.raises(ValueError, match="nothing is known of 8"):
+        column.read(pd.Series([8.0, np.nan]))
+
+
 def test_number_is_not_a_category():
     assert isinstance(made([0, 1, 2, 1]), Number)

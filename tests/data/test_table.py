@@ -190,6 +190,24 @@ def test_given_values_are_told_and_come_back_exactly(tmp_path):
         info.known({"carat": 99}, 1)
 
 
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"price": "1e30"}, "'price' takes int64 numbers"),
+        ({"carat": "inf"}, "'carat' takes finite numbers, got inf"),
+        ({"price": 3.7}, "'price' takes whole numbers, got 3.7"),
+    ],
+)
+def test_given_values_that_a_column_cannot_hold_are_refused_before_sampling(tmp_path, given, sentence):
+    info = Table(str(write(frame(), tmp_path))).load().info
+    with pytest.raises(ValueError, match=sentence):
+        info.known(given, 1)
+    # and in a row of a table to fill, whether something is missing there or not
+    rows = pd.concat([frame()[:2].astype({"price": object}).assign(**given), frame()[2:3].assign(cut=None)])
+    with pytest.raises(ValueError, match=sentence):
+        rows_to_fill(rows, info)
+
+
 def test_given_texts_are_read(tmp_path):
     info = Table(str(write(frame(), tmp_path)), label="cut").load().info
     given = given_values(["cut=Ideal, weight, net=-1.5", "carat=1"], info, 5)

@@ -56,6 +56,26 @@ def test_errors_are_analytic_or_by_halves():
     assert "copying_p" not in evaluate(x, y, metrics="copying", features=FEW, train=draw(9, 3)).errors
 
 
+def test_neighbours_of_few_rows_have_values_without_an_error():
+    """Halves of 15 rows are enough for 5 neighbours, those of 14 are not; the values need 6 rows whatever the error."""
+    names = "precision,recall,density,coverage"
+    for a, b, has in ((6, 60, False), (10, 10, False), (29, 60, False), (60, 29, False), (30, 30, True)):
+        x, y = draw(a, 1), draw(b, 2)
+        scores = evaluate(x, y, metrics=f"{names},sliced", features=FEW)
+        assert scores.values["precision"] == fidelity(FEW(x), FEW(y)).precision
+        assert scores.values["recall"] == recall(FEW(x), FEW(y))
+        assert set(scores.errors) == {"sliced"} | (set(names.split(",")) if has else set())
+    assert set(evaluate(x, y, metrics="recall", features=FEW, neighbours=6).errors) == set()
+    with pytest.raises(ValueError, match=r"more than 5 rows.*got 5 rows: give more, or choose fewer"):
+        evaluate(draw(10, 1), draw(5, 2), metrics=names, features=FEW)
+    left, right = torch.arange(80) // 40, torch.arange(52) // 40  # 40 and 40; 40 and 12
+    scores = evaluate(draw(80, 1), draw(52, 2), metrics="coverage", features=FEW, labels=(left, right))
+    assert set(scores.errors) == {"coverage", "coverage[0]"}
+    assert "coverage[classes]" in scores.values
+    with pytest.raises(ValueError, match=r"class b: 5 neighbours need more than 5 rows.*got 5 rows"):
+        evaluate(draw(80, 1), draw(45, 2), metrics="coverage", features=FEW, labels=(left, right[:45]), classes="ab")
+
+
 def test_a_choice_of_metrics():
     x, y = draw(40, 1), draw(50, 2)
     one = evaluate(x, y, metrics=["coverage"], features=FEW, subsets=0)

@@ -40,6 +40,13 @@ def test_marginal_gap_is_total_variation_for_categories():
     assert marginal_gap(a, b, True) == pytest.approx((abs(2 / 3 - 1 / 2) + 1 / 3 + 1 / 2) / 2)
 
 
+def test_total_variation_knows_a_category_whatever_number_it_is():
+    codes = pd.Series([1, 2, 2, 3])
+    for same in (codes.astype(float), pd.Series([1, None, 2, 2, 3]), codes.astype("Int64")):
+        assert marginal_gap(same, codes, True) == marginal_gap(codes, same, True) == 0
+    assert marginal_gap(pd.Series([1.0, 4.0]), codes, True) == pytest.approx(3 / 4)
+
+
 def test_associations_of_columns_that_determine_each_other_are_one():
     n = 300
     x = R.permutation(n)
@@ -109,14 +116,37 @@ def test_copies_are_found():
     assert scores.values["nearest"] < 0.7
 
 
+def test_a_category_that_training_rows_lack_is_no_copy():
+    """In one side alone, and where the training rows hold one value only, of categories and of numbers."""
+    train, held = table(200, seed=1)[["x", "k"]], table(200, seed=2)[["x", "k"]]
+    for value in (0, "a"):
+        train, samples = train.assign(c=value, k=0), train.assign(c=value, k=0)
+        held = held.assign(c=value, k=0)
+        samples.loc[:49, "c"] = 9 if value == 0 else "z"
+        held.loc[:9, "c"] = 8 if value == 0 else "rare"
+        samples.loc[50:69, "k"] = 1
+        scores = evaluate_table(samples, held, train=train)
+        assert scores.values["copies"] == 130 / 200
+        assert scores.record["reference_copies"] == 0
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
         (lambda x: x.drop(columns="x"), "same columns, but x is in one alone"),
         (lambda x: x[:5], "at least 10 rows of each"),
         (lambda x: x.assign(x=np.nan), "'x' holds no values on one side"),
+        (lambda x: x.assign(x=["abc", *x["x"][1:]]), "samples: the column 'x' takes numbers, got 'abc'"),
+        (lambda x: x.assign(x=[np.inf, *x["x"][1:]]), "samples: the column 'x' takes finite numbers, got inf"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(change, sentence):
     with pytest.raises(ValueError, match=sentence):
         evaluate_table(change(table(50)), table(50, seed=1))
+
+
+def test_infinity_is_refused_wherever_it_is():
+    whole, broken = table(50), table(50).replace({"y": {0.0: -np.inf}})
+    for sides, whose in [((whole, broken, whole), "reference"), ((whole, whole, broken), "training rows")]:
+        with pytest.raises(ValueError, match=f"{whose}: the column 'y' takes finite numbers, got -inf"):
+            evaluate_table(sides[0], sides[1], train=sides[2])

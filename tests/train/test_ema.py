@@ -10,7 +10,7 @@ import torch
 from scipy.integrate import quad
 
 from driftfield.recipe import WIDEST, Training
-from driftfield.train.ema import Profile, average_of, combination, follow, gamma_of, inner, width_of
+from driftfield.train.ema import Profile, average_of, combination, follow, gamma_of, inner, spread_of, width_of
 
 WIDTHS = [1e-4, 0.005, 0.03, 0.05, 0.1, 0.2, 0.28, WIDEST]
 
@@ -136,6 +136,34 @@ def test_the_combination_is_the_nearest_of_those_that_sum_to_1(wanted):
     scale = np.sqrt(inner([wanted], [wanted])[0, 0] * np.diag(inner(stored, stored)).max())
     assert np.ptp(slope) < 1e-11 * scale
     assert 0 < error < 0.1
+
+
+@pytest.mark.parametrize("wanted", [0.01, 0.07, 0.25])
+def test_rounding_is_part_of_what_is_least(wanted):
+    """The same of the sum of both squares, for a rounding of a hundredth of the scatter of single steps: no stored
+    average is expected to be nearer, nor is what least squares alone would take."""
+    stored, p, spread, rounding = evenly(1024, 32, (0.05, 0.1, 0.15, 0.2)), Profile(wanted, 1024), 0.1, 1e-3
+    weights, error = combination(stored, p, spread, rounding)
+    gram = inner(stored, stored)
+    slope = spread**2 * (gram @ weights - inner(stored, [p])[:, 0]) + rounding**2 * weights
+    assert weights.sum() == pytest.approx(1, abs=1e-12)
+    assert np.ptp(slope) < 1e-11 * spread**2 * np.sqrt(inner([p], [p])[0, 0] * np.diag(gram).max())
+    total = lambda w: spread**2 * (w @ gram @ w - 2 * w @ inner(stored, [p])[:, 0]) + rounding**2 * w @ w
+    assert all(total(weights) < total(one) for one in np.eye(len(stored)))
+    plain, closer = combination(stored, p)
+    assert closer < error
+    assert total(weights) < total(plain)
+
+
+def test_the_spread_of_single_steps_is_found():
+    """From two averages of steps that scatter independently about a constant, in 20,000 places: to 4 / sqrt(40,000)."""
+    rng = torch.Generator().manual_seed(1)
+    path = 1 + 0.2 * torch.randn(400, 20_000, generator=rng, dtype=torch.float64)
+    p, q = Profile(0.1, 400), Profile(0.05, 400)
+    a, b = ((torch.arange(401, dtype=torch.float64) / 400).pow(gamma_of(x.sigma_rel) + 1).diff() @ path for x in (p, q))
+    assert spread_of(p, [a], q, [b]) == pytest.approx(0.2, rel=0.02)
+    assert spread_of(p, [a[:7], a[7:]], q, [b[:7], b[7:]]) == pytest.approx(spread_of(p, [a], q, [b]), rel=1e-12)
+    assert spread_of(p, [a], q, [a]) == spread_of(p, [0 * a], q, [0 * a]) == 0
 
 
 def test_the_error_is_that_of_the_profile():

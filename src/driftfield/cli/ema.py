@@ -43,9 +43,13 @@ def ema(
         path = out or run / f"ema-{sigma_rel:g}{at}.safetensors"
         made.save(path)
         if json:
-            print(js.dumps({"sigma_rel": sigma_rel, "step": made.step, "profile_error": made.error, "out": str(path)}))
+            errors = {"profile_error": made.profile_error, "weights_error": made.weights_error}
+            print(js.dumps({"sigma_rel": sigma_rel, "step": made.step, **errors, "out": str(path)}))
         else:
-            print(f"The average of sigma_rel {sigma_rel:g} at step {made.step}, its profile met to {made.error:.1%}")
+            print(
+                f"The average of sigma_rel {sigma_rel:g} at step {made.step}, its profile met to "
+                f"{made.profile_error:.1%}, its weights to about {made.weights_error:.2%}"
+            )
             print(f"Next: driftfield sample {path}")
         return
     if plot is not None:
@@ -53,10 +57,12 @@ def ema(
     widths = [_width(text) for text in str(sweep).split(",") if text.strip()]
     rows, best = averages.sweep(run, widths, step=step, data=data, device=device, trust=trust or ())
     if not json:
-        print(f"{'sigma_rel':>9}  {'held-out loss':>13}  {'training loss':>13}  {'profile error':>13}")
+        heads = ("held-out loss", "training loss", "profile error", "weights error")
+        print("  ".join([f"{'sigma_rel':>9}", *heads]))
         for row in rows:
             mark = "  best" if row.sigma_rel == best.sigma_rel else ""
-            print(f"{row.sigma_rel:>9g}  {row.held:>13.5f}  {row.train:>13.5f}  {row.error:>13.1%}{mark}")
+            losses = f"{row.held:>13.5f}  {row.train:>13.5f}"
+            print(f"{row.sigma_rel:>9g}  {losses}  {row.profile_error:>13.1%}  {row.weights_error:>13.2%}{mark}")
     if plot is not None:
         averages.write_figure(rows, plot)
     if out is not None:

@@ -86,13 +86,23 @@ class Number(Column):
     def read(self, values: Any) -> Any:
         import pandas as pd
 
-        found = pd.Series(_numbers(values, self.name), index=values.index)
-        if "int" in self.dtype.lower() and (odd := found[found % 1 != 0].dropna()).size:
+        kind = pd.api.types.pandas_dtype(self.dtype)
+        kind = np.dtype(getattr(kind, "numpy_dtype", kind))  # the one within pandas' own, such as Int64
+        found = pd.Series(numbers(values, self.name), index=values.index)
+        if kind.kind == "f":
+            least, most = float(np.finfo(kind).min), float(np.finfo(kind).max)
+        elif (odd := found[found % 1 != 0].dropna()).size:
             raise ValueError(f"the column {self.name!r} takes whole numbers, got {odd.iloc[0]:g}")
+        else:  # from 2^53 on, float64 has not all of them
+            least, most = max(np.iinfo(kind).min, 1 - 2**53), min(np.iinfo(kind).max, 2**53 - 1)
+        if (odd := found[(found < least) | (found > most)]).size:
+            raise ValueError(
+                f"the column {self.name!r} takes {self.dtype} numbers from {least:g} to {most:g}, got {odd.iloc[0]:g}"
+            )
         return found
 
     def levels(self, values: Any) -> tuple[Floats, Floats]:
-        v = _numbers(values, self.name)
+        v = numbers(values, self.name)
         knots, counts = np.array(self.knots), np.array(self.counts)
         if self.decimals is not None:
             v = v * 10.0**self.decimals
@@ -185,7 +195,8 @@ class Constant(Column):
         return 0
 
     def read(self, values: Any) -> Any:
-        other = values.dropna()[values.dropna().astype(str) != str(self.value)]
+        other = values.dropna().astype(object)
+        other = other[(other != self.value) & (other.astype(str) != str(self.value))]
         if len(other):
             raise ValueError(
                 f"the column {self.name!r} held nothing but {self.value!r} in training, so nothing is known of "
@@ -200,7 +211,11 @@ class Constant(Column):
         return np.full(len(level), self.value, dtype=object)
 
 
-def _numbers(values: Any, name: str) -> Floats:
+def numbers(values: Any, name: str) -> Floats:
+    """The values `(n,)` of the column `name` as float64, NaN where one is missing.
+
+    Raises: ValueError for a value that is not a finite number.
+    """
     import pandas as pd
 
     found: Floats = pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(np.float64, na_value=np.nan)
@@ -208,4 +223,6 @@ def _numbers(values: Any, name: str) -> Floats:
     if strange.any():
         odd = pd.Series(values).iloc[int(np.flatnonzero(strange)[0])]
         raise ValueError(f"the column {name!r} takes numbers, got {odd!r}")
+    if (infinite := found[np.isinf(found)]).size:
+        raise ValueError(f"the column {name!r} takes finite numbers, got {infinite[0]:g}; remove or replace it")
     return found

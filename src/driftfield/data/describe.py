@@ -15,6 +15,7 @@ from ..rng import permutation, seeded
 from .base import Info, Source
 from .spacing import QUANTILES, Spacing, effective_dimension, spacing, strays, widest
 from .stream import MOST
+from .table import TableSource
 from .table_info import TableInfo
 
 _SAMPLE, _WIDE = 4096, 1024  # items that the covariance, and the largest direction, are taken from
@@ -46,13 +47,14 @@ class Facts:
     `count` is the size of the training split (0: a law drawn afresh), of which `seen` items were looked at, and `held`
     that of the held-out split. `std` is the natural `sigma_data` of `Info`; `mean`, `low` and `high` are over all
     values, `parts` by channel, coordinate or column; `missing` is the share of values that are not there, which
-    distances and copies take to be at their coordinate's mean. `step` is the gap between neighbouring values where
-    they are rounded, 0 where they are not. `constant` counts the coordinates that never change. `effective` is the
-    participation ratio of the covariance, None where it does not follow from the items, and `widest` the size of the
-    data along their largest direction, seen from 0 (on 1,024 items). `copies` counts training items equal to an earlier
-    one and `leaked` held-out items equal to a training item; `near_expected` is what chance makes of `spacing.near` at
-    the intrinsic dimension, and `near_held` the share of held-out items with a training item that close. `balance`
-    counts training items by class, `unlabelled` those without one. `shift` and `scale` lead to the user's units.
+    distances take to be at their coordinate's mean. `step` is the gap between neighbouring values where they are
+    rounded, 0 where they are not. `constant` counts the coordinates that never change. `effective` is the participation
+    ratio of the covariance, None where it does not follow from the items, and `widest` the size of the data along their
+    largest direction, seen from 0 (on 1,024 items). `copies` counts training items equal to an earlier one and `leaked`
+    held-out items equal to a training item, two missing values being equal; `near_expected` is what chance makes of
+    `spacing.near` at the intrinsic dimension, and `near_held` the share of held-out items with a training item that
+    close. `balance` counts training items by class, `unlabelled` those without one. `shift` and `scale` lead to the
+    user's units.
     """
 
     kind: str
@@ -116,7 +118,7 @@ def describe(source: Source, seed: int = 0) -> Facts:
     gaps = spacing(flat, seed)
     median = gaps.nearest[QUANTILES.index(0.5)]
     some = permutation(len(flat), seeded(seed, _COVARIANCE))[:_SAMPLE]
-    here = _digests(flat)
+    here, there = _alike(source, flat, held, seed)
     known, d = set(here), gaps.intrinsic
     return Facts(
         kind=info.kind,
@@ -138,9 +140,9 @@ def describe(source: Source, seed: int = 0) -> Facts:
         widest=widest(flat[some[:_WIDE]]),
         spacing=gaps,
         copies=len(here) - len(known),
-        leaked=sum(one in known for one in _digests(held)),
+        leaked=sum(one in known for one in there),
         near_expected=None if d is None else -math.expm1(-math.log(2) * 10**-d),
-        near_held=float((strays(held, flat, seed) < median / 10).double().mean()) if len(held) else 0.0,
+        near_held=float((strays(held, flat, seed) <= median / 10).double().mean()) if len(held) else 0.0,
         classes=tuple(info.classes),
         balance=_balance(labels, len(info.classes)),
         unlabelled=0 if labels is None else int((labels < 0).sum()),
@@ -188,16 +190,35 @@ def _column(column: Column) -> str:
 
 
 def _step(x: Tensor) -> float:
-    """The least gap between distinct values, if there are few of them and each is common; else 0."""
-    some = x.flatten()[:: max(1, x.numel() // _VALUES)]
+    """The least gap between distinct values of `(M, N)`, if there are few of them and each is common; else 0.
+
+    Taken from whole rows, so that every coordinate has its part.
+    """
+    some = x[:: max(1, x.numel() // _VALUES)]
     values = torch.unique(some)
-    rounded = 1 < len(values) <= min(4096, len(some) / 16)
+    rounded = 1 < len(values) <= min(4096, some.numel() / 16)
     return float(values.double().diff().min()) if rounded else 0.0
 
 
+def _alike(source: Source, train: Tensor, held: Tensor, seed: int) -> tuple[list[Any], list[Any]]:
+    """A key for each item of the two splits that equal items share.
+
+    That of a row of a table is by its cells as the user has them: what a model sees of equal ones is dequantised.
+    """
+    if not isinstance(source, TableSource):
+        return _digests(train), _digests(held)
+    import pandas as pd
+
+    rows = source.rows("held-out")
+    rows = rows.iloc[permutation(len(rows), seeded(seed, _SUBSET))[: len(held)].numpy()]  # as `some_held` chooses
+    both = pd.concat((source.rows("train"), rows), ignore_index=True)
+    keys = both.groupby(list(both.columns), dropna=False, observed=True, sort=False).ngroup().tolist()
+    return keys[: len(train)], keys[len(train) :]
+
+
 def _digests(x: Tensor) -> list[bytes]:
-    """One short digest per item."""
-    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in x.float().contiguous().numpy()]
+    """One short digest per item; 0 and -0 are equal."""
+    return [hashlib.blake2b((row + 0.0).tobytes(), digest_size=16).digest() for row in x.float().numpy()]
 
 
 def _balance(labels: Tensor | None, classes: int) -> tuple[int, ...]:

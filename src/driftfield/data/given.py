@@ -81,7 +81,8 @@ def rows_to_fill(frame: Any, info: Info, draws: int = 1, name: str = "the table"
     """The rows of a DataFrame whose cells are missing, each `draws` times in succession.
 
     Columns that it lacks are missing in all rows; columns that the run does not know are kept as they are.
-    Raises: ValueError, its sentence with `name`, where there is nothing to fill, or none of the run's columns.
+    Raises: ValueError, its sentence with `name`, where there is nothing to fill, or none of the run's columns; or for a
+    cell of any row that its column cannot hold.
     """
     if draws < 1:
         raise ValueError(f"the number of draws for each row must be at least 1, got {draws}")
@@ -90,6 +91,8 @@ def rows_to_fill(frame: Any, info: Info, draws: int = 1, name: str = "the table"
     if not here:
         raise ValueError(f"{name} has none of the run's columns ({', '.join(c.name for c in columns)})")
     frame = frame.iloc[np.repeat(np.arange(len(frame)), draws)].reset_index(drop=True)
+    for c in here:
+        frame[c] = column_named(columns, c).read(frame[c])
     missing = frame[here].isna().any(axis=1).to_numpy() | (len(here) < len(columns))
     if not missing.any():
         raise ValueError(f"{name} has no missing cell in the columns of this run, so there is nothing to fill")

@@ -61,7 +61,7 @@ def spacing(x: Tensor, seed: int = 0) -> Spacing:
         (*quantiles(pairs)[:-1], far),
         max(far, float(chosen.norm(dim=1, dtype=torch.float64).max())),
         intrinsic_dimension(near),
-        float((first < median / 10).double().mean()),
+        float((first <= median / 10).double().mean()),
         crowding(x[permutation(len(x), seeded(seed, _ORDER))[:_CROWD]], seed),
     )
 

@@ -52,7 +52,10 @@ def by_class(
         settings = replace(case.settings, block=block_size(len(a), len(b), block))
         held = None if case.held is None else b
         own = replace(case, a=Side(a), b=Side(b), held=held, settings=settings, blocks=None)
-        found, spread = take(metrics, own, subsets)
+        try:
+            found, spread = take(metrics, own, subsets)
+        except ValueError as error:
+            raise ValueError(f"class {name}: {error}") from None
         values |= {f"{k}[{name}]": v for k, v in found.items()}
         errors |= {f"{k}[{name}]": v for k, v in spread.items()}
     if "frechet" in metrics:

@@ -53,7 +53,8 @@ def evaluate(
              reference itself where it is held out and `held` is not given.
     `labels`: of the samples and of the reference, int64 `(n,)` (-1: none), for scores of each class as well and their
              mean; `classes` are the names of the labels 0, 1, ...
-    `subsets`: random halves from which standard errors come, where a metric has none of its own; 0 for none.
+    `subsets`: random halves from which standard errors come, where a metric has none of its own; 0 for none. Halves of
+             fewer than 3 rows a neighbour give none of precision, recall, density and coverage.
     `seed`: of halves, blocks and directions; `projections`: directions of the sliced distance; `neighbours`: of
              precision, recall, density and coverage; `block`: rows of a block of KID, all pairs without, except that
              where there are more than 10^8 pairs, or samples come in batches, it is 1,000, or half of fewer.

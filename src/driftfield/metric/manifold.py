@@ -76,7 +76,10 @@ def radii(x: Tensor, k: int) -> Tensor:
     """
     x = rows(x)
     if k < 1 or len(x) <= k:
-        raise ValueError(f"{k} neighbours need more than {k} rows, and at least 1 of them; got {len(x)} rows")
+        raise ValueError(
+            f"{k} neighbours need more than {k} rows, and at least 1 of them; got {len(x)} rows: give more, or choose "
+            "fewer neighbours"
+        )
     centred = x - x.mean(0)
     half = centred.square().sum(1) / 2
     step = max(1, _TILE // max(len(x), k * x.shape[1]))

@@ -66,12 +66,15 @@ class Case:
 class Measure:
     """How a metric is taken. `take` draws with its generator alone.
 
-    `halves`: its standard error comes from random halves; `train`: it needs a training set; `streams`: it can be taken
-    of samples that are not held; `moments`: it needs no more of the reference than mean and covariance.
+    `halves`: its standard error comes from random halves, or for `balls` of neighbours only from halves of three times
+    as many rows: in smaller ones a ball holds most of the rows, and the spread comes out too small, down to none.
+    `train`: it needs a training set; `streams`: it can be taken of samples that are not held; `moments`: it needs no
+    more of the reference than mean and covariance.
     """
 
     take: Callable[[Case, torch.Generator], Taken]
     halves: bool = True
+    balls: bool = False
     train: bool = False
     streams: bool = False
     moments: bool = False
@@ -128,13 +131,13 @@ def _copying(case: Case, rng: torch.Generator) -> Taken:
     return {"copying": share, "copying_p": p}, {}
 
 
-_BALLS = Measure(_fidelity)
+_BALLS = Measure(_fidelity, balls=True)
 METRICS: dict[str, Measure] = {
     "frechet": Measure(_frechet, streams=True, moments=True),
     "kid": Measure(_kid, halves=False, streams=True),
     "mmd": Measure(_mmd, halves=False),
     "precision": _BALLS,
-    "recall": Measure(_recall),
+    "recall": Measure(_recall, balls=True),
     "density": _BALLS,
     "coverage": _BALLS,
     "sliced": Measure(_sliced),
@@ -172,6 +175,13 @@ def chosen(metrics: str | Sequence[str] | None, train: bool, whole: bool) -> tup
     return tuple(n for n in METRICS if n in asked)
 
 
+def _halves(measure: Measure, case: Case) -> bool:
+    """Whether halves of this case say how far the measure spreads."""
+    if not measure.balls:
+        return measure.halves
+    return min(len(_held(case.a)), len(_held(case.b))) // 2 >= 3 * case.settings.neighbours
+
+
 def _of_half(measure: Measure, case: Case, rng: torch.Generator) -> Values:
     return measure.take(case.half(rng), rng)[0]
 
@@ -191,7 +201,7 @@ def take(names: Sequence[str], case: Case, subsets: int) -> Taken:
         found, own = measure.take(case, seeded(seed))
         values |= {k: v for k, v in found.items() if k in shared or k not in METRICS}
         errors |= own
-        if measure.halves and subsets:
+        if subsets and _halves(measure, case):
             spread = halves_error(partial(_of_half, measure, case), subsets, seed)
             errors |= {k: v for k, v in spread.items() if k in shared}
     order = [k for n in METRICS for k in values if k == n or k.startswith(f"{n}_")]

@@ -12,9 +12,9 @@ class Scores:
     """Scores of a sample against a reference, and how they were taken.
 
     `values` are by name: that of the metric, or `metric[class]` for one class and `metric[classes]` for the mean over
-    classes. `errors` are standard errors over fresh samples and references, where there is one. Compare only values
-    whose `record` agrees: features and resize rule, numbers of rows, split, seeds, the metrics' own settings, and the
-    version of driftfield.
+    classes. `errors` are standard errors over fresh samples and references, where there is one (of a table's `auc` with
+    the classifiers held fixed, which is less, see `classifier_auc`). Compare only values whose `record` agrees:
+    features and resize rule, numbers of rows, split, seeds, the metrics' own settings, and the version of driftfield.
     """
 
     values: dict[str, float]

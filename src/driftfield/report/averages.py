@@ -23,10 +23,11 @@ _FORMS = {".png": png, ".svg": svg}
 
 @dataclass(frozen=True)
 class Judged:
-    """An average of relative width `sigma_rel`, the error of its profile, and its losses, as training logs them."""
+    """An average of relative width `sigma_rel`, its errors as in `Rebuilt`, and its losses, as training logs them."""
 
     sigma_rel: float
-    error: float
+    profile_error: float
+    weights_error: float
     held: float
     train: float
 
@@ -49,7 +50,7 @@ def sweep(
     if not widths:
         raise ValueError("a sweep needs one width or more, such as 0.03,0.05,0.1,0.15")
     wanted = sorted(set(widths))
-    step = max(planned(run, wanted[0], step, trust)[0])  # the newest, which may change if the run still goes on
+    step = max(planned(run, wanted[0], step, trust).weights)  # the newest, which may change if the run still goes on
     for sigma_rel in wanted[1:]:
         planned(run, sigma_rel, step, trust)
     rows: list[Judged] = []
@@ -63,7 +64,7 @@ def sweep(
         fill(denoiser, made.tensors, Path(run))
         losses = losses_by_level(made.recipe, denoiser.eval().to(where), sets, where)
         best = made if best is None or losses.held_mean < min(row.held for row in rows) else best
-        rows.append(Judged(sigma_rel, made.error, losses.held_mean, losses.train_mean))
+        rows.append(Judged(sigma_rel, made.profile_error, made.weights_error, losses.held_mean, losses.train_mean))
     assert best is not None
     return rows, best
 

@@ -86,20 +86,45 @@ def inner(a: Sequence[Profile], b: Sequence[Profile]) -> np.ndarray:
     return product
 
 
-def combination(stored: Sequence[Profile], wanted: Profile) -> tuple[np.ndarray, float]:
-    """The weights `(n,)`, summing to 1, with which the `stored` profiles come closest to the `wanted` one.
+def norm(p: Profile) -> float:
+    """The root of the integral of `p^2` over time."""
+    return math.sqrt(inner([p], [p])[0, 0])
 
-    Also the error that is left: the root of the integral of the squared difference, as a share of the wanted
-    profile's own. Least squares in float64 with one multiplier for the sum, which keeps what never changes exact.
-    Source: Karras et al. 2024, App. C, with the sum added. [karras2024edm]
+
+def spread_of(p: Profile, a: Sequence[torch.Tensor], q: Profile, b: Sequence[torch.Tensor]) -> float:
+    """How far the weights of single steps lie from a constant, as a share of its size, if they do so independently.
+
+    It is that which takes two averages of them, `a` and `b` of the profiles `p` and `q`, as far apart as they are.
+    Weights that drift take averages apart by more than they change between snapshots, which the value then exceeds.
+    """
+    apart = math.sqrt(sum(float((x.double() - y.double()).square().sum()) for x, y in zip(a, b, strict=True)))
+    size = math.sqrt(sum(float(x.double().square().sum()) for x in a))
+    gram = inner([p, q], [p, q])
+    return apart / size / math.sqrt(gram[0, 0] - 2 * gram[0, 1] + gram[1, 1]) if size else 0.0
+
+
+def combination(
+    stored: Sequence[Profile], wanted: Profile, spread: float = 1.0, rounding: float = 0.0
+) -> tuple[np.ndarray, float]:
+    """The weights `(n,)`, summing to 1, with which the `stored` averages come closest to the `wanted` one.
+
+    Also the error that is left of the profile: the root of the integral of the squared difference, as a share of the
+    wanted profile's own. What is least is the expected squared error of the average, where the weights of single steps
+    have the `spread` of `spread_of` and what is stored is off, independently, by `rounding`: `spread^2` times that
+    integral, plus `rounding^2` times the sum of the squared weights. A stored average is given back as it is.
+    Least squares in float64 with one multiplier for the sum, which keeps what never changes exact.
+    Source: Karras et al. 2024, App. C, with the sum and the rounding added. [karras2024edm]
     """
     n = len(stored)
+    if wanted in stored:
+        return np.eye(n)[stored.index(wanted)], 0.0
     gram, right = inner(stored, stored), inner(stored, [wanted])[:, 0]
-    size = np.sqrt(np.diag(gram))  # profiles of unit norm: the condition grows as n^4, to 1e4 at 32 steps of two widths
+    cost = spread**2 * gram + rounding**2 * np.eye(n)
+    size = np.sqrt(np.diag(cost))  # of unit diagonal: the condition grows as n^4, to 1e4 at 32 steps of two widths
     system = np.zeros((n + 1, n + 1))
-    system[:n, :n] = gram / np.outer(size, size)
+    system[:n, :n] = cost / np.outer(size, size)
     system[:n, n] = system[n, :n] = size.min() / size
-    solved = np.linalg.solve(system, np.append(right / size, size.min()))
+    solved = np.linalg.solve(system, np.append(spread**2 * right / size, size.min()))
     weights: np.ndarray = solved[:n] / size
-    norm = inner([wanted], [wanted])[0, 0]
-    return weights, math.sqrt(max(0.0, (weights @ gram @ weights - 2 * weights @ right + norm) / norm))
+    square = weights @ gram @ weights - 2 * weights @ right + norm(wanted) ** 2
+    return weights, math.sqrt(max(0.0, square)) / norm(wanted)
