@@ -9,14 +9,17 @@ import driftfield
 
 ROOT = Path(driftfield.__file__).parent
 LAYERS = [
-    ["names", "files", "ranks"],
+    ["names", "files", "ranks", "batches"],
     ["linear", "rng", "special", "plain", "optim", "column"],
+    ["spectral"],
     ["process", "network"],
     ["denoise"],
+    ["adapt", "guide"],
     ["field", "grid"],
     ["solve"],
-    ["objective", "generation"],
-    ["data", "metric"],
+    ["objective", "generation", "likelihood"],
+    ["search"],
+    ["data", "metric", "bridge"],
     ["recipe"],
     ["train"],
     ["recipes"],

@@ -40,6 +40,9 @@ def test_alone_it_is_as_if_it_were_not_there():
         x = torch.arange(4.0)
         assert ranks.mean(x) is x is ranks.whole(x) is ranks.collected(x, 4, 2)
         assert ranks.rows(10, 3) == range(10)
+        for batch in (0, -1):
+            with pytest.raises(ValueError, match=f"a batch holds at least 1 row, got batch={batch}"):
+                ranks.rows(10, batch)
         with pytest.raises(ValueError, match="no"):
             ranks.first(_refuse, "no")
 

@@ -22,7 +22,11 @@ def write(path: Path, make: Callable[[Path], Any]) -> None:
     part = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        mode = part.stat().st_mode  # what the system gives a new file: some writers give less
+        part.unlink()
         make(part)
+        part.chmod(mode)
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(part, path)

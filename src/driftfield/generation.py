@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,22 +13,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .denoise.base import Denoiser
+from .batches import bar, rows_of
+from .denoise.base import Denoiser, evaluations
 from .field.reverse import Reverse
+from .field.wrap import Counted
 from .files import part_of
-from .grid import named_grid
+from .grid import named_grid, restarted
 from .names import pick
 from .process.base import Process
 from .rng import device_of, rows
 from .solve.base import Solver, cost, integrate, moves
-from .solve.rk import SOLVERS
+from .solve.named import SOLVERS
 
 Builder = Callable[..., Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A path of times, the solver that walks it, and the evaluations it costs per sample."""
+    """A path of times, the solver that walks it, and the evaluations per sample that it costs at most."""
 
     path: Tensor
     solver: Solver
@@ -45,27 +46,36 @@ def plan(
     grid: str | Builder | Tensor = "natural",
     level: float | None = None,
     again: Solver | None = None,
+    each: int = 1,
 ) -> Plan:
-    """The longest path whose cost is at most `nfe` evaluations (20 unless given).
+    """The longest path whose cost is at most `nfe` evaluations (20 unless given), if one estimate costs `each`.
 
     `grid` is a builder, called as `grid(process, steps, high=level)` (without `high` where `level` is None), the name
-    of one, or a path itself, which is taken whole. `level` is the level to start from.
+    of one, or a path itself, which is taken whole. `level` is the level to start from. Of an adaptive solver `nfe` is
+    the ceiling (its own unless given), shared by the moves of the path, which is the shortest that the builder makes.
     Raises: ValueError where not even one step fits, or a given path costs more than `nfe`.
     """
     if isinstance(solver, str):
         solver = pick(solver, SOLVERS, "solver")()
+    if nfe is not None and nfe < each:
+        per = f"; one estimate of this denoiser costs {each}" if each > 1 else ""
+        raise ValueError(f"nfe counts evaluations of the denoiser and must be at least {each}, got {nfe}{per}")
+    nfe = None if nfe is None else nfe // each  # from here on, estimates
     if isinstance(grid, Tensor):
         if level is not None:
             raise ValueError("give either a path of times or a level to start from, not both")
+        if solver.adaptive:
+            return _capped(grid, solver, again, nfe)
         spent = cost(grid, solver, again)
         if nfe is not None and spent > nfe:
-            raise ValueError(f"this path costs {spent} evaluations but nfe={nfe}; shorten it or raise nfe")
+            short = f"this path costs {spent * each} evaluations but nfe={nfe * each}"
+            raise ValueError(f"{short}; shorten it or raise nfe")
         return Plan(grid, solver, again, spent)
-    nfe = 20 if nfe is None else nfe
-    if nfe < 1:
-        raise ValueError(f"nfe counts evaluations of the denoiser and must be at least 1, got {nfe}")
     build = named_grid(grid) if isinstance(grid, str) else grid
     high = {} if level is None else {"high": level}
+    if solver.adaptive:
+        return _capped(build(process, 1, **high), solver, again, nfe)
+    nfe = max(1, 20 // each) if nfe is None else nfe
     steps = nfe
     while True:
         path = build(process, steps, **high)
@@ -74,18 +84,30 @@ def plan(
             return Plan(path, solver, again, spent)
         if steps == 1:
             break
-        dearest = max(by.evaluations(t, s) for t, s, by in moves(path, solver, again) if by is not None)
+        dearest = max(move.evaluations for move in moves(path, solver, again))
         steps = max(1, steps - -(-(spent - nfe) // dearest))  # each step less saves at most this much: none is missed
-    raise ValueError(f"one step of {type(solver).__name__} on this grid costs {spent} evaluations, more than nfe={nfe}")
+    least = f"one step of {type(solver).__name__} on this grid costs {spent * each} evaluations"
+    raise ValueError(f"{least}, more than nfe={nfe * each}")
 
 
-def _slice(cond: Any, i: int, j: int, n: int) -> Any:
-    """The rows `i` to `j` of a condition: of every tensor in it that has one entry for each of `n` samples."""
-    if isinstance(cond, Tensor):
-        return cond[i:j] if cond.ndim and len(cond) == n else cond
-    if isinstance(cond, tuple) and hasattr(cond, "_fields"):
-        return type(cond)(*(_slice(c, i, j, n) for c in cond))
-    return cond
+def _capped(path: Tensor, solver: Solver, again: Solver | None, nfe: int | None) -> Plan:
+    """A path for an adaptive solver, which may spend `nfe` evaluations on it."""
+    if nfe is not None:
+        own = [move.by is solver for move in moves(path, solver, again)]
+        others = cost(path, solver, again) - sum(own) * solver.evaluations(path[0], path[1], True)
+        solver = solver.within((nfe - others) // max(1, sum(own)))
+    return Plan(path, solver, again, cost(path, solver, again))
+
+
+def plan_restart(
+    process: Process, nfe: int, *, solver: str | Solver = "heun", sigma_data: float = 0.5, again: Solver | None = None
+) -> Plan:
+    """The longest path with restarts near its end, `restarted`, that costs at most `nfe` evaluations.
+
+    `sigma_data` is the deviation of the data, which says where restarts mix; `again` solves inside them.
+    Raises: ValueError where not even one step fits.
+    """
+    return plan(process, solver=solver, nfe=nfe, grid=partial(restarted, sigma_data=sigma_data), again=again)
 
 
 def _start(start: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -141,31 +163,34 @@ def generate(
         raise ValueError(f"need at least one sample and a batch of at least one, got n={n}, batch={batch}")
     if level is not None and start is None:
         raise ValueError("a level to start from goes with clean data to start from: give start=")
-    route = plan(process, solver=solver, nfe=nfe, grid=grid, level=level, again=again)
+    each = evaluations(denoiser)
+    route = plan(process, solver=solver, nfe=nfe, grid=grid, level=level, again=again, each=each)
     if start is None and route.path[-1] > route.path[0]:
         raise ValueError("a path that ends above its start encodes data; give the data as start=")
     if start is not None:
         start = _start(start, shape, dtype).to(device)
-    part = range(n) if part is None else part
+    part, spent = range(n) if part is None else part, 0 if route.solver.adaptive else route.nfe
     if part.step != 1 or not 0 <= part.start <= part.stop <= n:
         raise ValueError(f"part is a range of rows within 0 to {n}, got {part}")
-    with _Output(len(part), event, dtype, to) as out, _bar(len(part), len(route.path), progress) as advance:
+    with _Output(len(part), event, dtype, to) as out, bar("sampling", len(part), len(route.path), progress) as advance:
         for i in part[::batch]:
             j = min(i + batch, part.stop)
             rng = rows(seed, first + i, first + j, device)
             if start is None:
-                x = _first(process, route.path[0], (j - i, *event), rng, dtype)
+                x = first_state(process, route.path[0], (j - i, *event), rng, dtype)
             else:
                 clean = start.expand(n, *event)[i:j]
                 x = process.perturb(clean, route.path[0], rng)
-            field = Reverse(process, denoiser, _slice(cond, i, j, n), s_noise)
+            counted = Counted(denoiser) if route.solver.adaptive else None
+            field = Reverse(process, counted or denoiser, rows_of(cond, i, j, n), s_noise)
             out.put(i - part.start, j - part.start, _walk(field, x, route, rng, partial(advance, j - i)))
+            spent = max(spent, counted.calls) if counted else route.nfe
     result = out.result
-    result.nfe = route.nfe  # type: ignore[attr-defined]
+    result.nfe = spent * each  # type: ignore[attr-defined]
     return result
 
 
-def _first(process: Process, t: Tensor, shape: tuple[int, ...], rng: Any, dtype: torch.dtype) -> Tensor:
+def first_state(process: Process, t: Tensor, shape: tuple[int, ...], rng: Any, dtype: torch.dtype) -> Tensor:
     """The prior; or, for a path that begins below the process's far end, the noise of its first time."""
     if abs(t.item() - process.span[1]) <= 1e-9 * process.span[1]:
         return process.prior(shape, rng, dtype)
@@ -185,7 +210,7 @@ def _walk(field: Reverse, x: Tensor, route: Plan, rng: Any, advance: Callable[[]
             f"the state is not finite after step {k} of {len(route.path) - 1} (time {route.path[k]:.6g}); "
             "check the denoiser there, or use a finer grid"
         )
-    return x
+    return field.process.data(x)
 
 
 def claim(path: Path, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
@@ -237,25 +262,3 @@ class _Output:
     @property
     def result(self) -> Tensor:
         return self.tensor
-
-
-def _bar(n: int, steps: int, show: bool) -> Any:
-    """A context that gives a function to call with the rows just moved one step."""
-    if not show:
-        return nullcontext(lambda rows: None)
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    class Bar(Progress):
-        def __enter__(self) -> Any:
-            super().__enter__()
-            task = self.add_task("sampling", total=n)
-            return lambda rows: self.advance(task, rows / steps)
-
-    return Bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )

@@ -101,6 +101,36 @@ def natural(process: Process, steps: int, *, high: float | None = None, low: flo
     return uniform(process, steps, low=low)
 
 
+_MAIN = 18  # steps of a descent that published paths spend before they add restarts
+
+
+def restarted(
+    process: Process,
+    steps: int,
+    *,
+    high: float | None = None,
+    low: float | None = None,
+    sigma_data: float = 0.5,
+    points: int = 3,
+) -> Tensor:
+    """`natural` with restarts near its end, `steps` downward moves in all, 18 of which at most are the descent itself.
+
+    What is above 18 goes into restarts between the levels 0.28 and 0.6 of `sigma_data` (0.14 and 0.3 at the published
+    0.5), each of `points - 1` moves; below, there is one restart, and none below `points + 2` moves. With Heun's method
+    and 22 moves it is the published path of 43 evaluations.
+    Raises: ValueError for fewer than 2 `points`, a `sigma_data` not above 0, or `steps` below 1.
+    Source: Xu et al. 2023, Sec. 4 and Table 6; the split is ours. [xu2023restart]
+    """
+    if points < 2 or not 0 < sigma_data < math.inf:
+        raise ValueError(f"a restart needs points >= 2 and a finite sigma_data > 0, got {points} and {sigma_data}")
+    loop = points - 1
+    times = max(1, (steps - _MAIN) // loop) if steps >= points + 2 else 0
+    grid = natural(process, steps - times * loop, high=high, low=low)
+    if times == 0:
+        return grid
+    return restart(grid, [(points, times, 0.28 * sigma_data, 0.6 * sigma_data)], process=process)
+
+
 GRIDS: dict[str, Callable[..., Tensor]] = {
     "karras": karras,
     "geometric": geometric,
@@ -108,6 +138,7 @@ GRIDS: dict[str, Callable[..., Tensor]] = {
     "uniform": uniform,
     "power": power,
     "natural": natural,
+    "restart": restarted,
 }
 
 

@@ -1,8 +1,8 @@
 """Structured linear maps on states: what `A_t`, `R_t` and `Psi(t, s)` are made of.
 
 Three structures serve every process: a number (VP, EDM, Poisson flow), a 2 x 2 mix of two halves (critically damped
-Langevin) and a diagonal in cosine frequency (blurring). They share one algebra, so that a solver written once with
-`@`, `+`, `inv` and `scale` runs on all of them.
+Langevin) and a diagonal in cosine frequency (blurring; in `spectral`). They share one algebra, so that a solver written
+once with `@`, `+`, `inv` and `scale` runs on all of them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Self
 
 import torch
@@ -67,6 +66,15 @@ class Linear(ABC):
     def T(self) -> Self:
         """The transpose."""
 
+    @property
+    @abstractmethod
+    def factor(self) -> Self:
+        """A lower-triangular `L` with `L L^T` this map, which must be symmetric and positive semi-definite."""
+
+    @abstractmethod
+    def log_det(self, x: Tensor) -> Tensor:
+        """`log |det|` of the map on states shaped like `x`: `()`, or `(B,)` for one map per row."""
+
     def __sub__(self, other: Self) -> Self:
         return self + other.scale(-1.0)
 
@@ -97,6 +105,25 @@ class Scalar(Linear):
     def T(self) -> Self:
         return self
 
+    @property
+    def factor(self) -> Self:
+        return type(self)(self.a.sqrt())
+
+    def log_det(self, x: Tensor) -> Tensor:
+        return math.prod(x.shape[1:]) * self.a.abs().log()
+
+
+def halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions and velocities, `(B, ...)` each. Raises: ValueError for a state that is not `(B, 2, ...)`."""
+    if x.ndim < 2 or x.shape[1] != 2:
+        raise ValueError(f"a phase-space state has shape (B, 2, ...), got {tuple(x.shape)}")
+    return x[:, 0], x[:, 1]
+
+
+def matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    """`[[a, b], [c, d]]`, entries of one shape: `(*shape, 2, 2)`."""
+    return torch.stack((torch.stack((a, b), -1), torch.stack((c, d), -1)), -2)
+
 
 @dataclass(frozen=True, eq=False)
 class Block(Linear):
@@ -105,9 +132,9 @@ class Block(Linear):
     m: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        if x.ndim < 2 or x.shape[1] != 2:
-            raise ValueError(f"a phase-space state has shape (B, 2, ...), got {tuple(x.shape)}")
-        return (self.m.to(x) @ x.flatten(2) if x.ndim > 2 else (self.m.to(x) @ x[..., None])[..., 0]).reshape(x.shape)
+        a, b = halves(x)  # entry by entry: numbers on the CPU then act on any device without a copy
+        mixed = [expand(self.m[..., i, 0], a) * a + expand(self.m[..., i, 1], b) * b for i in range(2)]
+        return torch.stack(mixed, 1)
 
     def __matmul__(self, other: Self) -> Self:
         return type(self)(self.m @ other.m)
@@ -120,66 +147,22 @@ class Block(Linear):
 
     @property
     def inv(self) -> Self:
-        return type(self)(torch.linalg.inv(self.m))
+        (a, b), (c, d) = (row.unbind(-1) for row in self.m.unbind(-2))
+        return type(self)(matrix(d, -b, -c, a) / self._det[..., None, None])
 
     @property
     def T(self) -> Self:
         return type(self)(self.m.mT)
 
-
-@lru_cache(maxsize=64)
-def _cosines(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The orthonormal cosine transform (type II) of length `n`, as an `(n, n)` matrix; rows are frequencies."""
-    k = torch.arange(n, dtype=torch.float64)
-    table = torch.cos(math.pi / n * (k[:, None] * (k + 0.5))) * math.sqrt(2 / n)
-    table[0] /= math.sqrt(2)
-    return table.to(device, dtype)
-
-
-def cosine(x: Tensor, axes: int, inverse: bool = False) -> Tensor:
-    """The orthonormal cosine transform (type II) of the last `axes` axes of `x`, or its inverse; any sizes."""
-    for axis in range(x.ndim - axes, x.ndim):
-        table = _cosines(x.shape[axis], x.dtype, x.device)
-        x = torch.tensordot(x, table, ([axis], [0 if inverse else 1])).movedim(-1, axis)
-    return x
-
-
-@dataclass(frozen=True, eq=False)
-class Spectral(Linear):
-    """A diagonal map in cosine frequency over the last axes of a state.
-
-    `factors` is `(*grid)`, or `(B, *grid)` with `rowwise=True`; `grid` are the sizes of the last axes of the state,
-    and every axis between (channels) shares the factors.
-    """
-
-    factors: Tensor
-    rowwise: bool = False
-
-    def __call__(self, x: Tensor) -> Tensor:
-        axes = self.factors.ndim - self.rowwise
-        if x.shape[x.ndim - axes :] != self.factors.shape[self.factors.ndim - axes :] or x.ndim <= axes:
-            raise ValueError(f"factors {tuple(self.factors.shape)} do not fit a state of shape {tuple(x.shape)}")
-        factors = self.factors.to(x)
-        if self.rowwise:
-            factors = factors.reshape(len(factors), *[1] * (x.ndim - axes - 1), *factors.shape[1:])
-        return cosine(factors * cosine(x, axes), axes, inverse=True)
-
-    def _like(self, factors: Tensor, rowwise: bool) -> Self:
-        return type(self)(factors, rowwise)
-
-    def __matmul__(self, other: Self) -> Self:
-        return self._like(self.factors * other.factors, self.rowwise or other.rowwise)
-
-    def __add__(self, other: Self) -> Self:
-        return self._like(self.factors + other.factors, self.rowwise or other.rowwise)
-
-    def scale(self, a: float) -> Self:
-        return self._like(self.factors * a, self.rowwise)
+    @property
+    def _det(self) -> Tensor:
+        return self.m[..., 0, 0] * self.m[..., 1, 1] - self.m[..., 0, 1] * self.m[..., 1, 0]
 
     @property
-    def inv(self) -> Self:
-        return self._like(1 / self.factors, self.rowwise)
+    def factor(self) -> Self:
+        a, b, d = self.m[..., 0, 0].sqrt(), self.m[..., 1, 0], self.m[..., 1, 1]
+        below = torch.where(a > 0, b / a, 0.0)
+        return type(self)(matrix(a, torch.zeros_like(a), below, (d - below.square()).sqrt()))
 
-    @property
-    def T(self) -> Self:
-        return self
+    def log_det(self, x: Tensor) -> Tensor:
+        return math.prod(x.shape[2:]) * self._det.abs().log()

@@ -156,7 +156,12 @@ def split(x: Tensor, like: Tensor) -> Tensor:
 
 
 def rows(n: int, batch: int) -> range:
-    """The rows of `n` that this rank takes: whole batches where there are enough, so that they are split as by one."""
+    """The rows of `n` that this rank takes: whole batches where there are enough, so that they are split as by one.
+
+    Raises: ValueError for a batch of less than 1.
+    """
+    if batch < 1:
+        raise ValueError(f"a batch holds at least 1 row, got batch={batch}")
     return _rows(n, batch, rank())
 
 

@@ -20,6 +20,7 @@ from .objective.matching import Matching
 from .optim import AdamW, Optimizer
 from .plain import Build, from_plain, settled, to_plain
 from .solve.base import Solver
+from .solve.named import adaptive
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 WIDEST = 12**-0.5  # the relative width of the plain mean of all weights so far, the widest average there is
@@ -83,11 +84,15 @@ class Training:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How samples are drawn unless one asks otherwise: names as in `generate`."""
+    """How samples are drawn unless one asks otherwise: names as in `generate`; no `nfe` is an adaptive solver's own."""
 
     solver: str = "heun"
-    nfe: int = 35
+    nfe: int | None = 35
     grid: str = "natural"
+
+    def budget(self, solver: str | Solver | None, nfe: int | None) -> int | None:
+        """The evaluations for what is asked: `nfe`, else these; but these are none for an adaptive solver asked for."""
+        return self.nfe if nfe is None and (solver is None or not adaptive(solver)) else nfe
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,7 @@ class Recipe:
             denoiser,
             (n, *self.info.shape),
             solver=self.sampling.solver if solver is None else solver,
-            nfe=self.sampling.nfe if nfe is None else nfe,
+            nfe=self.sampling.budget(solver, nfe),
             grid=self.sampling.grid if grid is None else grid,
             seed=seed,
             cond=cond,

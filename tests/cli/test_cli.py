@@ -222,6 +222,7 @@ def test_mistakes_get_one_sentence(arguments, sentence, tmp_path):
         (["--nfe", "0"], "nfe"),
         (["--solver", ""], "unknown solver"),
         (["-n", "0"], "at least 1"),
+        (["--batch", "0"], "a batch holds at least 1 row, got batch=0"),
         (["--cond", "eleven"], "unknown class 'eleven'"),
         (["--device", "tpu9"], "tpu9"),
     ],
@@ -318,6 +319,28 @@ def test_bad_data_get_one_sentence(tmp_path):
     assert "size" in error("train", "--data", good)
     np.save(tmp_path / "nan.npy", np.array([[1.0, np.nan], [0.0, 1.0], [2.0, 1.0]]))
     assert "NaN" in error("train", "--data", tmp_path / "nan.npy")
+    np.save(tmp_path / "two.npy", np.array([[1.0, 2.0], [0.0, 1.0]]))
+    assert "two.npy has 1 item to train on" in error("train", "--data", tmp_path / "two.npy")
+
+
+def test_wrong_scoring_gets_one_sentence(run):
+    assert "a batch holds at least 1 row, got batch=0" in error("evaluate", run, "-n", 20, "--batch", 0)
+    assert "2 subsets or 0; got n=1000 and subsets=-2" in error("evaluate", run, "--subsets", -2)
+
+
+def test_a_finished_run_has_nothing_left_to_do(run):
+    done = cli("train", "digits", "--run", run, "--steps", 6, *TINY)
+    assert "All 6 steps are trained and nothing is left to do" in done.stdout
+    assert "/?" not in done.stderr
+
+
+def test_a_file_in_the_runs_place(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 3)))
+    done = cli("train", "--data", tmp_path / "x.npy", "--run", tmp_path / "mine", "--steps", 1, check=False)
+    assert done.returncode == 1
+    assert f"Error: {tmp_path / 'mine'} is a file; a run goes into a folder" in done.stderr
+    assert "says why" not in done.stderr
 
 
 def test_another_recipe_in_the_folder(run):

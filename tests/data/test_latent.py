@@ -138,7 +138,7 @@ def test_a_run_is_resumed_and_draws_images(tmp_path):
     assert (whole / "samples" / "00000006.png").exists()
 
 
-def test_codes_are_kept_in_a_file(tmp_path):
+def test_codes_are_kept_in_a_file(tmp_path, monkeypatch):
     kept = replace(CODED, cache=str(tmp_path / "codes.safetensors"))
     first, calls = kept.load(), Rotation.calls
     again = kept.load()
@@ -146,6 +146,14 @@ def test_codes_are_kept_in_a_file(tmp_path):
     assert again.info == first.info
     assert torch.equal(again.train()[0], first.train()[0])
     assert torch.equal(again.held()[1], first.held()[1])
+    with monkeypatch.context() as patch:  # a sum that other threads took differs in its last digits
+        source = Digits().load()
+        source.info = replace(source.info, std=source.info.std * (1 + 1e-12))
+        patch.setattr(Digits, "load", lambda data: source)
+        assert torch.equal(kept.load().train()[0], first.train()[0])
+        source.info = replace(source.info, std=source.info.std * (1 + 1e-6))
+        with pytest.raises(ValueError, match="holds the codes of other data"):
+            kept.load()
     with pytest.raises(ValueError, match="holds the codes of other data or of another autoencoder"):
         replace(kept, data=Digits(held=0.2)).load()
     (tmp_path / "codes.safetensors").write_bytes(b"torn")

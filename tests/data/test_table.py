@@ -136,7 +136,12 @@ def test_constants_and_row_numbers_are_left_out_with_a_warning(tmp_path):
         ("a,b\n1,\n2,\n3,\n", "'b' holds no values; leave it out with --set data.drop=b"),
         ("a\n1\n2\nx\n4\n", r"'a' mixes numbers and text \(row 3 holds 'x'\)"),
         ("a\n1\n1\n1\n", "no column that varies"),
-        ("a,b\n1,2\n3,4,5,6\n1,2,3\n", "cannot be read as a table"),
+        ("a,b\n1,2\n3,4,5,6\n1,2,3\n", "line 3 of .* has 4 fields, separated by ',', but its header has 2"),
+        ("a,b\n0,0,0\n1,1,1\n2,4,2\n", "line 2 of .* has 3 fields, separated by ',', but its header has 2"),
+        ("a,b\n\n0,0\n1,1\n2,4,2\n", "line 5 of .* has 3 fields"),
+        ("a;b\n1,5;2\n2,5;3\n3,5;4\n", "line 2 of .* has 2 fields, separated by ',', but its header has 1"),
+        ("a;b\n1,5;2,5\n2,5;3,5\n3,5;4,5\n", "line 2 of .* has 3 fields"),
+        ("a\n1\n2\nNA\n4\n", r"'a' mixes numbers and text \(row 3 holds 'NA'\); .* empty cell or NaN"),
         ("a\n" + "\n".join(f"name {i}" for i in range(99)), "text column 'a' has 99 distinct values"),
     ],
 )
@@ -242,3 +247,53 @@ def test_rows_are_filled_where_cells_are_missing_and_nowhere_else(tmp_path):
         rows_to_fill(frame(), info)
     with pytest.raises(ValueError, match="none of the run's columns"):
         rows_to_fill(pd.DataFrame({"id": [1]}), info)
+
+
+def test_a_separator_at_the_end_of_every_line_shifts_nothing(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n0,5,\n1,6,\n2,8,\n")
+    assert read_table(tmp_path / "t.csv").to_dict("list") == {"a": [0, 1, 2], "b": [5, 6, 8]}
+
+
+def test_only_an_empty_cell_of_text_is_missing(tmp_path):
+    """What other programs write for a missing value is a category; of numbers NaN and nan are missing too."""
+    words = ["None", "NA", "null", "nan", "yes"] * 20
+    numbers = [f"{i}.5" for i in range(100)]
+    numbers[3], numbers[4], numbers[5] = "NaN", "nan", ""
+    rows = [f"{w},{v}" for w, v in zip(["", *words[1:]], numbers, strict=True)]
+    (tmp_path / "t.csv").write_text("word,number\n" + "\n".join(rows) + "\n")
+    source = Table(str(tmp_path / "t.csv")).load()
+    word, number = source.info.columns
+    assert set(word.values) == set(words)
+    assert sum(word.counts) == len(source.rows("train")["word"].dropna())
+    assert number.dtype == "float64"
+    assert np.flatnonzero(source.frame["word"].isna()).tolist() == [0]
+    assert np.flatnonzero(source.frame["number"].isna()).tolist() == [3, 4, 5]
+    assert set(source.info.to_user(source.train()[0].nan_to_num(0.0))["word"].dropna()) <= set(words)
+
+
+@pytest.mark.parametrize("gap", ["", "nan"])
+def test_whole_numbers_with_gaps_stay_whole(tmp_path, gap):
+    """In samples and in filled rows, to the character; decimals that happen to be whole stay decimals."""
+    counts = [str(i - 49) for i in range(60)]
+    counts[7] = counts[11] = gap
+    rows = [f"{n},{i % 9}.0,{2**53 + 1 if i else ''}" for i, n in enumerate(counts)]
+    (tmp_path / "t.csv").write_text("n,m,id\n" + "\n".join(rows) + "\n")
+    source = Table(str(tmp_path / "t.csv"), keep=("n", "m")).load()
+    assert [c.dtype for c in source.info.columns] == ["Int64", "float64"]
+    drawn = source.info.to_user(torch.zeros(2, 2))
+    assert drawn["n"].dtype == "Int64"
+    frame = read_table(tmp_path / "t.csv")
+    assert frame["id"].tolist()[1:] == [2**53 + 1] * 59  # float64 has 2^53
+    given = rows_to_fill(frame, source.info)
+    assert given.places.tolist() == [7, 11]
+    given.rows(torch.zeros(2, 2), source.info).to_csv(tmp_path / "filled.csv", index=False)
+    filled = [line.split(",")[0] for line in (tmp_path / "filled.csv").read_text().splitlines()[1:]]
+    assert [v for i, v in enumerate(filled) if i not in (7, 11)] == [v for v in counts if v != gap]
+    assert {filled[7], filled[11]} <= set(map(str, range(-49, 11)))
+
+
+def test_a_parquet_column_of_lists_is_named(tmp_path):
+    frame().assign(tags=[[i, i] for i in range(N)]).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=r"t\.parquet: the column 'tags' holds ndarray values.*--set data\.drop=tags"):
+        Table(str(tmp_path / "t.parquet")).load()
+    assert Table(str(tmp_path / "t.parquet"), drop=("tags",)).load().info.shape == (8,)

@@ -14,7 +14,7 @@ import pytest
 from driftfield.report import figures, pictures, style
 from driftfield.report.figures import Curve, History
 from driftfield.report.parts import measured
-from driftfield.solve.rk import SOLVERS
+from driftfield.report.quality import SOLVERS
 
 
 def luminance(colour: str) -> float:

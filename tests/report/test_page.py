@@ -17,8 +17,8 @@ import driftfield as df
 from driftfield.report import measure, quality, sections
 from driftfield.report.page import write_report
 from driftfield.report.parts import measured
+from driftfield.report.quality import SOLVERS
 from driftfield.report.subject import subjects
-from driftfield.solve.rk import SOLVERS
 from driftfield.train.interrupt import Interrupted
 
 from .common import MLP, UNET, trained, vectors

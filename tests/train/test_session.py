@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import signal
 import subprocess
@@ -18,11 +19,13 @@ import torch
 
 import driftfield as df
 from driftfield.data.stored import stored
+from driftfield.report.score import opened
 from driftfield.train import checkpoint
 from driftfield.train.checkpoint import read, save, states
 from driftfield.train.fit import Interrupted, follow
 from driftfield.train.held import judged
 from driftfield.train.load import store
+from driftfield.train.log import Window
 from driftfield.train.session import session
 
 from .common import TINY, tiny
@@ -51,6 +54,12 @@ def kept(folder):
     """The files at the end of TINY: weights, the last state and every snapshot of the averages."""
     snapshots = sorted(path.relative_to(folder).as_posix() for path in folder.glob("ema/*"))
     return ["last.safetensors", "model.safetensors", "state-00000024.safetensors", *snapshots]
+
+
+def logged(folder):
+    """The lines of the log, without the speed."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "samples_per_second"} for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +100,7 @@ def test_closing_keeps_the_step_and_the_same_recipe_goes_on(unbroken, tmp_path, 
     assert kept(tmp_path) == kept(unbroken)
     for name in kept(unbroken):
         assert same(weights(tmp_path, name), weights(unbroken, name))
-    steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert steps == sorted(set(steps))
+    assert logged(tmp_path) == logged(unbroken)
 
 
 COMMAND = """
@@ -121,6 +129,7 @@ def test_a_killed_run_resumes_to_the_bit(unbroken, tmp_path):
     assert kept(tmp_path) == kept(unbroken)
     for name in kept(unbroken):
         assert same(weights(tmp_path, name), weights(unbroken, name))
+    assert logged(tmp_path) == logged(unbroken)
 
 
 def test_a_finished_run_is_left_as_it_is(unbroken):
@@ -210,6 +219,87 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_last_state_whole(unbroken, t
     assert same(weights(tmp_path), weights(unbroken))
 
 
+def test_data_are_changed_by_more_than_the_last_digits_of_their_sums(unbroken, tmp_path):
+    """The deviation of the digits differs at 1e-12 between one thread and two: a run goes on with either."""
+    source = TINY.data.load()
+    go(TINY, tmp_path, until=8)
+    source.info = replace(source.info, std=source.info.std * (1 + 1e-12))
+    list(session(TINY, source, tmp_path, pytest.fail, "cpu"))
+    assert same(weights(tmp_path), weights(unbroken))
+    _, _, recipe = df.load(tmp_path)
+    assert opened(replace(recipe, info=source.info), tmp_path).info == recipe.info
+    source.info = replace(source.info, std=source.info.std * (1 + 1e-6))
+    with pytest.raises(ValueError, match="have changed since the run began"):
+        list(session(TINY, source, tmp_path, pytest.fail, "cpu"))
+    with pytest.raises(ValueError, match="not the data that"):
+        opened(replace(recipe, info=source.info), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "recipe.json",
+        "resolved.json",
+        "proposal.json",
+        "log.jsonl",
+        "model.safetensors",
+        "last.safetensors",
+        "state-00000007.safetensors",
+        "ema/00000007.safetensors",
+        "samples/00000024.png",
+    ],
+)
+def test_a_file_of_something_else_is_not_written_over(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text('{"name": "cake"}')
+    (tmp_path / "notes.txt").write_text("may lie here")
+    with pytest.raises(FileExistsError, match=rf"{name} is there, but not from a run that can go on here"):
+        go(TINY, tmp_path)
+    assert (tmp_path / name).read_text() == '{"name": "cake"}'
+    assert sum(path.is_file() for path in tmp_path.rglob("*")) == 2
+
+
+def test_a_run_that_ended_before_its_first_state_begins_again(unbroken, tmp_path):
+    for name in ("recipe.json", "resolved.json"):
+        (tmp_path / name).write_bytes((unbroken / name).read_bytes())
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n')
+    go(TINY, tmp_path)
+    assert same(weights(tmp_path), weights(unbroken))
+    assert logged(tmp_path) == logged(unbroken)
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="run is a file; a run goes into a folder of its own"):
+        go(TINY, tmp_path / "run")
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_files_may_be_read_by_whom_the_system_lets(unbroken, tmp_path):
+    """Weights as much as text: what a new file gets under this user's mask."""
+    (tmp_path / "plain").write_text("")
+    expected = (tmp_path / "plain").stat().st_mode
+    assert {path.stat().st_mode for path in unbroken.rglob("*") if path.is_file()} == {expected}
+
+
+def test_the_log_goes_on_within_its_window_past_skipped_steps():
+    """A mean of what was seen on both sides of an interruption: 1, 2 | 6, then a line without a step, then 4."""
+    window = Window()
+    assert math.isnan(Window.of({}).mean)
+    for loss in (1.0, 2.0):
+        window.add(torch.tensor(loss))
+    window = Window.of(window.tensors())
+    window.add(torch.tensor(6.0))
+    window.close()
+    assert window.mean == 3
+    window = Window.of(window.tensors())
+    window.close()
+    assert window.mean == 3
+    window.add(torch.tensor(4.0))
+    window.close()
+    assert window.mean == 4
+
+
 def test_changed_data_are_refused(tmp_path):
     x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
     options = {"steps": 4, "folder": tmp_path, "settings": ["training.batch=8"], "progress": False}
@@ -252,6 +342,12 @@ def test_load_gives_the_trained_denoiser(unbroken):
     own = dict(denoiser.state_dict())
     assert same(own, weights(unbroken, "model.safetensors"))
     assert df.load(unbroken / "last.safetensors")[2] == recipe
+
+
+def test_without_pretrained_models_none_is_offered(monkeypatch):
+    monkeypatch.setattr("driftfield.train.load.pretrained", dict)
+    with pytest.raises(ValueError, match="no pretrained models came with this installation, so there is no pretrained"):
+        df.load("pretrained:fashion")
 
 
 def test_load_refuses_what_is_not_ours(unbroken, tmp_path):

@@ -52,7 +52,7 @@ def asked_recipe(
         name = name or Path(data).resolve().stem
         if chosen is None:
             source = value.load()
-            proposal = proposed(source, run or Path("runs") / name, minutes, device)
+            proposal = proposed(source, run or Path("runs") / name, minutes, device, data)
             chosen = proposal.recipe(value, source.info)
         chosen = replace(chosen, data=value)
     elif chosen is not None:

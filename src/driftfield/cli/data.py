@@ -38,7 +38,7 @@ def inspect(
     if plot is not None and plot.suffix not in (".png", ".svg"):
         raise ValueError(f"a plot is written to a .png or .svg file, got {str(plot)!r}")
     value = settled(find(data), [s.removeprefix("data.") for s in settings or []])
-    proposal = proposed(value.load(), None, minutes, "cpu" if cpu else "")
+    proposal = proposed(value.load(), None, minutes, "cpu" if cpu else "", data)
     if plot is not None:
         from ..files import write
         from ..report.scales import scales

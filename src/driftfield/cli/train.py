@@ -36,7 +36,7 @@ def train(
     dry: Annotated[bool, typer.Option("--dry", help="Print the recipe and stop")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON line per report")] = False,
 ) -> None:
-    """Train a model. The same command again resumes the run. `torchrun -m driftfield train ...` uses many processes."""
+    """Train a model. The same command again resumes the run. `torchrun -m driftfield -- train ...` uses many processes."""
     from .build import asked_recipe
 
     device = "cpu" if cpu else ""
@@ -58,17 +58,26 @@ def train(
     to = [name.strip() for name in log.split(",") if name.strip()]
     warn = lambda text: print(f"Warning: {text}", file=sys.stderr)
 
+    began = False
+
     def noting(watch: Callable[[Report], None]) -> Callable[[Report], None]:
-        return watch if proposal is None else proposal.noting(watch, folder)
+        def noted(report: Report) -> None:
+            nonlocal began
+            began = True
+            watch(report)
+
+        return noted if proposal is None else proposal.noting(noted, folder)
 
     if json:
         say = noting(lambda r: print(js.dumps(dataclasses.asdict(r)), flush=True))
         made = follow(chosen, source, folder, say, warn, device, fsdp, to)
     else:
         if proposal is not None:
-            print(f"Proposed from the data ({folder / FILE} says why):", file=sys.stderr)
+            print(f"Proposed from the data ({folder / FILE} will say why):", file=sys.stderr)
             print("".join(f"  {name} {value}\n" for name, value in proposal.values().items()), end="", file=sys.stderr)
         with training_bar() as watch:
             made = follow(chosen, source, folder, noting(watch), warn, device, fsdp, to)
-        print(f"Trained {made.recipe.training.steps} steps; weights in {folder}")
+        total = made.recipe.training.steps
+        done = f"Trained {total} steps" if began else f"All {total} steps are trained and nothing is left to do"
+        print(f"{done}; weights in {folder}")
         print(f"Next: driftfield sample {folder}")

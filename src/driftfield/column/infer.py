@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,11 @@ def column_of(series: Any, train: npt.NDArray[np.int64], *, category: bool = Fal
     present, learned = series.dropna(), series.iloc[train].dropna()
     if not len(learned):
         raise ValueError(f"the column {name!r} holds no values; leave it out with --set data.drop={name}")
+    if kind == object and (odd := next((v for v in present if not isinstance(v, Hashable)), None)) is not None:
+        raise ValueError(
+            f"the column {name!r} holds {type(odd).__name__} values, which are neither numbers nor text; make columns of "
+            f"what is in them, or leave it out with --set data.drop={name}"
+        )
     known = [_plain(v) for v in sorted(present.unique(), key=lambda v: (str(type(v)), v))]
     if isinstance(kind, pd.CategoricalDtype):
         known, dtype = [_plain(v) for v in kind.categories if v in set(present)], "category"
@@ -59,8 +65,9 @@ def _check_text(present: Any, known: list[Any], name: str) -> None:
         odd = next(v for v, bad in zip(known, strange, strict=True) if bad)
         row = int(np.flatnonzero((present == odd).to_numpy())[0])
         raise ValueError(
-            f"the column {name!r} mixes numbers and text (row {present.index[row] + 1} holds {odd!r}); correct it, "
-            f"leave it out with --set data.drop={name}, or encode it with --set data.categories={name}"
+            f"the column {name!r} mixes numbers and text (row {present.index[row] + 1} holds {odd!r}); correct it (a "
+            f"missing number is an empty cell or NaN), leave it out with --set data.drop={name}, or encode it with "
+            f"--set data.categories={name}"
         )
     if len(known) > MOST_CATEGORIES:
         raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -83,13 +83,17 @@ class Info:
         """Samples `(n, *shape)` of the model in the user's units, a NumPy array; rows of a table as a DataFrame.
 
         Images become uint8, `(n, H, W)` if grey and `(n, H, W, C)` if not: limited to [-1, 1], because 8 bits hold no
-        more, and rounded half up. Everything else becomes float32 `(n, *shape)`.
+        more, and rounded half up. Everything else is worked out in float64 `(n, *shape)`, and becomes float32 unless that
+        is too coarse: steps over a thousandth of `scale`, anywhere within a thousand of it from `shift`.
         Raises: ValueError for a wrong shape, or samples that are NaN or infinite.
         """
         self._check(x)
         x = x.detach().cpu().double()
         if self.kind != "image":
-            return (self.shift + self.scale * x).float().numpy()
+            values: npt.NDArray[np.float64] = (self.shift + self.scale * x).numpy()
+            with np.errstate(over="ignore"):
+                step = float(np.spacing(np.float32(abs(self.shift) + 1000 * self.scale)))  # NaN beyond float32
+            return values.astype(np.float32) if step <= self.scale / 1000 else values
         bytes_ = (self.shift + self.scale * x.clamp(-1, 1) + 0.5).floor().to(torch.uint8)
         return (bytes_[:, 0] if self.shape[0] == 1 else bytes_.movedim(1, -1).contiguous()).numpy()
 
@@ -104,6 +108,20 @@ class Info:
         if tuple(x.shape[1:]) != tuple(self.shape):
             raise ValueError(f"expected items that fit the shape {tuple(self.shape)}, got {np.shape(values)}")
         return ((x - self.shift) / self.scale).float()
+
+
+def alike(a: Any, b: Any) -> bool:
+    """Whether two `Info`, or what they are made of, say the same: real numbers to nine digits, all else exactly.
+
+    Sums over the data, such as `std`, differ in their last digits with the number of threads that took them.
+    """
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-9)
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(alike, a, b))
+    if is_dataclass(a) and type(a) is type(b):
+        return all(alike(getattr(a, f.name), getattr(b, f.name)) for f in fields(a) if f.compare)
+    return bool(a == b)
 
 
 class Source(ABC):

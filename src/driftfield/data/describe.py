@@ -99,15 +99,20 @@ class Facts:
         return "\n".join(f"{name:<{width}}{text}".rstrip() for name, text in lines)
 
 
-def describe(source: Source, seed: int = 0) -> Facts:
+def describe(source: Source, seed: int = 0, name: str = "the data set") -> Facts:
     """Look at an opened data set: a few seconds for 60,000 images, and the same answer for the same `seed`.
 
     A training split of more than 134 million numbers is looked at in part (`Streamed`), and so is a held-out split of
     more than a quarter of that; distances are taken on the subset that `Spacing` names, the covariance on 4,096 items.
-    Raises: ValueError for fewer than 2 training items.
+    Raises: ValueError, its sentence beginning with `name`, for fewer than 2 training items.
     """
     info = source.info
     x, labels = source.train()
+    if len(x) < 2:
+        raise ValueError(
+            f"{name} has {len(x)} item to train on, and its scales are distances between 2 or more; add items, or name "
+            "a recipe to train by"
+        )
     held, _ = source.some_held(max(2, MOST // 4 // math.prod(info.shape)), seeded(seed, _SUBSET))
     flat, held = x.flatten(1), held.flatten(1)
     gone = flat.isnan().double().mean(0) if info.incomplete else torch.zeros(flat.shape[1], dtype=torch.float64)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from ..files import write
 from ..plain import to_plain
 from .autoencoder import Autoencoder
-from .base import Data, Info, Source
+from .base import Data, Info, Source, alike
 from .stored import Stored
 
 _PART = 256  # items encoded at a time
@@ -81,14 +81,14 @@ class Latent(Data):
         """Raises: what the inner data raise; ValueError or TypeError for an autoencoder that cannot be used, codes
         that are not finite or constant in a channel, and a cache that holds other codes."""
         inner, autoencoder = self.data.load(), self.autoencoder.opened()
-        key = _key(self.data, inner.info, autoencoder.digest)
+        key, std = _key(self.data, inner.info, autoencoder.digest), inner.info.std
         path = None if self.cache is None else Path(self.cache)
         if path is not None and path.exists():
-            tensors = _cached(path, key)
+            tensors = _cached(path, key, std)
         else:
             tensors = _encoded(inner, autoencoder)
             if path is not None:
-                write(path, lambda part: save_file(tensors, part, {"key": key}))
+                write(path, lambda part: save_file(tensors, part, {"key": key, "std": str(std)}))
         return Encoded(inner, autoencoder, tensors)
 
 
@@ -168,14 +168,18 @@ def _encoded(inner: Source, autoencoder: Autoencoder) -> dict[str, Tensor]:
 
 
 def _key(data: Data, info: Info, digest: str) -> str:
-    """What the codes depend on: the inner data as described and as opened, and the autoencoder's numbers."""
-    return hashlib.sha256(json.dumps([to_plain(data), to_plain(info), digest]).encode()).hexdigest()
+    """What the codes depend on: the inner data as described and as opened, and the autoencoder's numbers.
+
+    The data's `std` is left to `_cached`: its last digits are no part of what they are (`alike`).
+    """
+    return hashlib.sha256(json.dumps([to_plain(data), to_plain(replace(info, std=1.0)), digest]).encode()).hexdigest()
 
 
-def _cached(path: Path, key: str) -> dict[str, Tensor]:
+def _cached(path: Path, key: str, std: float) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get("key") == key:
+            notes = file.metadata() or {}
+            if notes.get("key") == key and alike(float(notes.get("std", "nan")), std):
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} cannot be read as cached codes ({error}); remove it, or name another file") from None

@@ -7,6 +7,8 @@ import gzip
 import os
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from .table_info import TableInfo, column_named
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 _DAMAGE = (ValueError, EOFError, csv.Error, gzip.BadGzipFile, zlib.error)
+_NAN = ("NaN", "nan")
 _FIXED = 0x5441424C  # the key of the stream that dequantises the splits
 
 
@@ -34,7 +37,8 @@ class Table(Data):
 
     `drop` are columns to leave out, `keep` the only ones to take. Integers, and decimals with few digits, come back as
     such; text is taken for categories if it has at most 50 distinct values, and so are, whatever they hold, the columns
-    in `categories`. `label` is the column of categories that `--cond` speaks of.
+    in `categories`. `label` is the column of categories that `--cond` speaks of. Of text an empty cell is missing and
+    nothing else, of numbers also NaN and nan.
     """
 
     path: str
@@ -141,8 +145,9 @@ class TableSource(Source):
 def read_table(path: str | os.PathLike[str]) -> Any:
     """The pandas DataFrame in a `.csv`, `.tsv` (each also with `.gz`) or `.parquet` file, its rows counted from 0.
 
+    In text, an empty cell is missing, and `NaN` or `nan` too in a column of numbers; whole numbers with gaps are `Int64`.
     Raises: ImportError without pandas (or pyarrow, for Parquet); FileNotFoundError, or ValueError for a file that is
-    empty, damaged, or names two columns alike.
+    empty, damaged, names two columns alike, or has a line with more fields than columns.
     """
     path = Path(path)
     parquet = path.suffix.lower() == ".parquet"
@@ -160,8 +165,7 @@ def read_table(path: str | os.PathLike[str]) -> Any:
         if parquet:
             names = pq.read_schema(path).names
         else:
-            with gzip.open(path, "rt", newline="") if path.suffix.lower() == ".gz" else open(path, newline="") as file:
-                names = next(csv.reader(file, delimiter=separator), [])
+            names = next(_lines(path, separator), (1, []))[1]
     except _DAMAGE as error:
         raise ValueError(f"{path} cannot be read as a table ({error})") from None
     if not names:
@@ -170,9 +174,71 @@ def read_table(path: str | os.PathLike[str]) -> Any:
     if twice:
         raise ValueError(f"{path} has more than one column named {', '.join(twice)}; give each a name of its own")
     try:
-        frame = pd.read_parquet(path) if parquet else pd.read_csv(path, sep=separator, low_memory=False)
+        frame = pd.read_parquet(path) if parquet else _parsed(path, separator)
     except _DAMAGE as error:
-        raise ValueError(f"{path} cannot be read as a table ({error})") from None
+        said = "" if parquet else _overlong(path, separator, len(names))
+        raise ValueError(said or f"{path} cannot be read as a table ({error})") from None
     if not len(frame):
         raise ValueError(f"{path} has columns but no rows")
     return frame.reset_index(drop=frame.index.names == [None])
+
+
+def _lines(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The fields of a text's rows, each with the number of the line that it ends on."""
+    opened: Any = gzip.open if path.suffix.lower() == ".gz" else open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, delimiter=separator)
+        yield from ((rows.line_num, row) for row in rows)
+
+
+def _overlong(path: Path, separator: str, columns: int) -> str:
+    """One sentence about the first line with more fields than the header, empty where there is none."""
+    with suppress(*_DAMAGE):
+        for at, row in _lines(path, separator):
+            if len(row) > columns:
+                return (
+                    f"line {at} of {path} has {len(row)} fields, separated by {separator!r}, but its header has "
+                    f"{columns}; correct the line, or separate fields by commas in a .csv, by tabs in a .tsv, and write "
+                    "decimal points"
+                )
+    return ""
+
+
+def _parsed(path: Path, separator: str) -> Any:
+    """A text as a DataFrame. Raises: ValueError for what pandas cannot read, or would read in part alone."""
+    import pandas as pd
+
+    def read(missing: tuple[str, ...], **options: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # of fields that it would drop
+            try:
+                return pd.read_csv(
+                    path,
+                    sep=separator,
+                    low_memory=False,
+                    index_col=False,
+                    keep_default_na=False,
+                    na_values=missing,
+                    **options,
+                )
+            except pd.errors.ParserWarning as warning:
+                raise ValueError(str(warning)) from None
+
+    frame = read(("",))
+    again = [name for name in frame if _perhaps_whole(frame[name])]
+    if again:
+        better = read(("", *_NAN), usecols=again, dtype_backend="numpy_nullable")
+        for name in again:
+            whole = pd.api.types.is_integer_dtype(better[name].dtype)
+            frame[name] = better[name] if whole else better[name].astype(np.float64)
+    return frame
+
+
+def _perhaps_whole(column: Any) -> bool:
+    """Whether a column that pandas took for text or for real numbers holds numbers with gaps, perhaps whole ones."""
+    import pandas as pd
+
+    if pd.api.types.is_float_dtype(column.dtype):
+        return bool(column.isna().any() and (column.dropna() % 1 == 0).all())
+    gaps = column.isin(_NAN)
+    return bool(gaps.any() and pd.to_numeric(column[~gaps].dropna(), errors="coerce").notna().all())

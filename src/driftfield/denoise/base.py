@@ -14,3 +14,8 @@ class Denoiser(Protocol):
     """
 
     def __call__(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor: ...
+
+
+def evaluations(denoiser: Denoiser) -> int:
+    """How many calls of the network one estimate costs: what a wrapper says in `evaluations`, else 1."""
+    return int(getattr(denoiser, "evaluations", 1))

@@ -18,12 +18,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from ..process.base import Isotropic
+from ..process.structured import GaussianProcess
+from .observed import ObservedData
 
 _NEAREST = 16  # data per row that are recomputed
 _ROWS = 1024  # rows at a time: a tile of distances is then 8 MiB in float32
@@ -37,16 +39,17 @@ _TOLERANCE = 400  # units of rounding: 5e-5 of the data's scale in float32
 class Empirical:
     """The mean of `x_0` given `x_t = x`, when `x_0` is one of `data`, all equally likely.
 
-    Shapes: `data` is `(M, *data)`; `labels`, if given, `(M,)` int64 classes >= 0; `x` is `(B, *data)`; `t` is `()` or
-            `(B,)` and not 0; `cond` is `()` or `(B,)` int64: only data of that class count, and -1 means all.
+    Shapes: `data` is `(M, *data)`; `labels`, if given, `(M,)` int64 classes >= 0; `x` is a state, `(B, *data)` unless
+            the process adds to it; `t` is `()` or `(B,)` and not 0; `cond` is `()` or `(B,)` int64: only data of that
+            class count, and -1 means all.
     Exact:  in float64 to rounding, in float32 to 1e-4 of the data's root mean square about its mean or to one rounding
             of the output, whichever is more, for any offset of the data and any noise. Memory beyond the data: a few
-            tensors of 1024 x `tile` and of `tile` x N.
-    Raises: TypeError for a process that is not isotropic; ValueError for shapes, labels or conditions that do not fit.
+            tensors of 1024 x `tile` and of `tile` x N. CLD and Blur work in float64 throughout (`ObservedData`).
+    Raises: TypeError for a process that is neither; ValueError for shapes, labels or conditions that do not fit.
     Source: Xu et al. 2023, App. A (STF); the law of each process in place of the Gaussian. [xu2023stf]
     """
 
-    process: Isotropic
+    process: Isotropic | GaussianProcess
     data: Tensor
     labels: Tensor | None = None
     tile: int = 2048
@@ -54,12 +57,13 @@ class Empirical:
     _norms: Tensor = field(init=False, repr=False)  # (M,) float64, squared and from the origin
     _scale: Tensor = field(init=False, repr=False)  # (), root of the mean squared distance from the mean
     _counts: Tensor | None = field(init=False, repr=False)  # (C,) float64, data in each class
+    _observed: ObservedData | None = field(init=False, repr=False)  # for what is not isotropic
 
     def __post_init__(self) -> None:
-        if not hasattr(self.process, "log_drop"):
-            raise TypeError(f"Empirical needs an isotropic process, got {type(self.process).__name__}")
+        if not any(hasattr(self.process, name) for name in ("log_drop", "observe")):
+            raise TypeError(f"Empirical needs an isotropic or Gaussian process, got {type(self.process).__name__}")
         if self.data.ndim < 2 or not len(self.data) or not self.data.is_floating_point():
-            raise ValueError(f"data must be real, (M, *data) with M >= 1, got {self.data.dtype} {self._shape()}")
+            raise ValueError(f"data must be real, (M, *data), M >= 1, got {self.data.dtype} {tuple(self.data.shape)}")
         if self.tile < 1:
             raise ValueError(f"a tile holds at least one datum, got tile={self.tile}")
         m = len(self.data)
@@ -72,14 +76,23 @@ class Empirical:
         counts = None
         if self.labels is not None:
             if self.labels.shape != (m,) or self.labels.dtype != torch.int64 or bool((self.labels < 0).any()):
-                raise ValueError(f"labels must be ({m},) int64 and >= 0, got {self.labels.dtype} {self._shape(True)}")
+                shape = tuple(self.labels.shape)
+                raise ValueError(f"labels must be ({m},) int64 and >= 0, got {self.labels.dtype} {shape}")
             counts = self.labels.bincount().double()
-        for name, value in (("_origin", origin), ("_norms", norms), ("_scale", spread.sqrt()), ("_counts", counts)):
-            object.__setattr__(self, name, value)
+        general = None
+        if not hasattr(self.process, "log_drop"):
+            general = ObservedData(self.process, self.data, self.labels, counts, self.tile)
+        self.__dict__.update(_origin=origin, _norms=norms, _scale=spread.sqrt(), _counts=counts, _observed=general)
+
+    @property
+    def _law(self) -> Isotropic:
+        return cast(Isotropic, self.process)
 
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """`E[x_0 | x_t = x]`, shaped and typed like `x`; the arithmetic is in float32 or higher."""
         cond, n = self._check(x, t, cond), self.data[0].numel()
+        if self._observed is not None:
+            return self._observed.mean(x, t, cond).to(x.dtype)
         work = torch.promote_types(x.dtype, torch.float32)
         y, _, sound = self._posterior(x.to(work), t, cond, n)
         if work != torch.float64 and not bool(sound.all()):
@@ -91,6 +104,8 @@ class Empirical:
     def log_prob(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """The log-density of `x_t` at `x`, the mean of the kernels around the data: `(B,)`, nats, through float64."""
         cond, n = self._check(x, t, cond), self.data[0].numel()
+        if self._observed is not None:
+            return self._observed.log_prob(x, t, cond).to(x.dtype)
         return self._posterior(x.double(), t, cond, n)[1].to(x.dtype)
 
     def score(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
@@ -101,18 +116,17 @@ class Empirical:
         Source: Schoenberg 1938: laws isotropic in every dimension mix Gaussians. [schoenberg1938metric]
         """
         cond, n = self._check(x, t, cond), self.data[0].numel()
-        x64, a = x.double().flatten(1), self.process.alpha(_column(t))
+        if self._observed is not None:
+            return self._observed.score(x, t, cond).to(x.dtype)
+        x64, a = x.double().flatten(1), self._law.alpha(_column(t))
         y, above, _ = self._posterior(x64, t, cond, n + 2)
         _, below, _ = self._posterior(x64, t, cond, n)
         return (-2 * math.pi * (above - below).exp()[:, None] * (x64 - a * y)).to(x.dtype).reshape(x.shape)
 
-    def _shape(self, labels: bool = False) -> tuple[int, ...]:
-        return tuple(self.labels.shape if labels and self.labels is not None else self.data.shape)
-
     def _check(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor | None:
         """Refuse what does not fit; the condition comes back as `(B,)`."""
-        if x.ndim < 2 or x.shape[1:] != self.data.shape[1:]:
-            raise ValueError(f"x must be (B, {', '.join(map(str, self._shape()[1:]))}), got {tuple(x.shape)}")
+        if x.ndim < 2 or x.shape[1:] != (state := self.process.lift(self.data[:1]).shape[1:]):
+            raise ValueError(f"x must be (B, {', '.join(map(str, state))}), got {tuple(x.shape)}")
         if t.ndim > 1 or (t.ndim and len(t) != len(x)):
             raise ValueError(f"t must be one time, or one for each of the {len(x)} rows, got shape {tuple(t.shape)}")
         if cond is None:
@@ -158,7 +172,7 @@ class Empirical:
 
     def _rows(self, x: Tensor, t: Tensor, cond: Tensor | None, n: int) -> tuple[Tensor, Tensor, Tensor]:
         """For the kernel in `n` dimensions: the mean `(B, N)` and log-density `(B,)` in float64, and what to trust."""
-        process, m = self.process, len(self.data)
+        process, m = self._law, len(self.data)
         time = _column(t)
         a = process.alpha(time)
         z = x.double() if self._origin is None else x.double() - a * self._origin
@@ -184,7 +198,7 @@ class Empirical:
     def _stream(self, z: Tensor, base: Tensor, time: Tensor, cond: Tensor | None, n: int, dtype: torch.dtype) -> _Sums:
         """Sums over all data with running references; squared distances are kept less `base = |z|^2`."""
         t = time.to(dtype) if time.ndim else time
-        a = self.process.alpha(time)
+        a = self._law.alpha(time)
         key, square, base = (-2 * a * z).to(dtype), a.square().to(dtype), base.to(dtype)
         far, few = torch.finfo(dtype).max / 8, min(_NEAREST, len(self.data))
         mass, power, mean = torch.zeros_like(base), torch.zeros_like(base), torch.zeros_like(key)
@@ -204,14 +218,14 @@ class Empirical:
             least = near[:, :1]
             floor = (base + least).clamp(min=0)  # a square, which rounding may take below 0
             rise = rise - least if match is None else (rise - least).where(match, 0)
-            weight = self.process.log_drop(floor, rise, t, n).exp()
+            weight = self._law.log_drop(floor, rise, t, n).exp()
             if match is not None:
                 weight = weight.where(match, 0)
-            fade = self.process.log_drop(floor, (low - least).where(low < far, 0), t, n).exp()
+            fade = self._law.log_drop(floor, (low - least).where(low < far, 0), t, n).exp()
             mass = mass * fade + weight.sum(1, keepdim=True)
             power = power * fade + (weight @ norms)[:, None]
             mean = mean * fade + weight @ u
-        guess = self.process.log_drop(floor, near - near[:, :1], t, n)
+        guess = self._law.log_drop(floor, near - near[:, :1], t, n)
         return _Sums(mass, power, mean, floor, near, which, guess)
 
     def _nearest(self, x: Tensor, time: Tensor, sums: _Sums, n: int) -> _Few:
@@ -225,7 +239,7 @@ class Empirical:
         for start in range(0, max(1, len(x)), size):
             part = slice(start, start + size)
             t = time[part] if time.ndim else time
-            a = self.process.alpha(t)
+            a = self._law.alpha(t)
             a = a[..., None] if a.ndim else a  # a number stays one: it may be on the CPU, the data elsewhere
             valid = sums.near[part] < torch.finfo(x.dtype).max / 8
             y = self.data[sums.which[part]].flatten(2).double()
@@ -235,15 +249,15 @@ class Empirical:
             row = torch.arange(len(at), device=x.device)
             rise = -(a * (y - y[row, at][:, None]) * (r + r[row, at][:, None])).sum(2)
             least = d2[row, at][:, None]
-            log_weight = self.process.log_drop(least, rise, t, n).where(valid, -math.inf)
+            log_weight = self._law.log_drop(least, rise, t, n).where(valid, -math.inf)
             mean = (log_weight.softmax(1)[:, None] @ y)[:, 0]
             parts.append(_Few(mean, d2, least, log_weight))
         return _Few(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def _judge(self, base: Tensor, time: Tensor, sums: _Sums, few: _Few, n: int, eps: float) -> tuple[Tensor, Tensor]:
         """`(B, 1)` each: whether the nearest few are the whole posterior, and whether the result is accurate."""
-        drop, m, reach = self.process.log_drop, len(self.data), self._norms.max()
-        unit = eps * self.process.alpha(time).abs() * (base * reach).sqrt()  # one rounding of the largest product
+        drop, m, reach = self._law.log_drop, len(self.data), self._norms.max()
+        unit = eps * self._law.alpha(time).abs() * (base * reach).sqrt()  # one rounding of the largest product
         valid = few.log_weight > -math.inf
         near = sums.near.double()
         error = (base + near - few.d2).abs().where(valid, 0).amax(1, keepdim=True)

@@ -16,6 +16,7 @@ from ..process.base import Isotropic
 class Point:
     """The exact denoiser when there is one datum: whatever the process, `x` and `t`, the estimate is `x0`.
 
+    States must be shaped like data; under CLD take `Empirical(process, x0[None])`.
     `x0` is `(*data)`, or anything else that broadcasts to `x`.
     """
 

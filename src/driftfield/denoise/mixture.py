@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
+from ..linear import flat
 from ..process.base import Isotropic
+from ..process.structured import GaussianProcess
 from ..rng import Rng, normal, uniform
+from .observed import ObservedMixture
 
 _DEPTH = 50.0  # nats below its maximum where an integrand is cut
 _CELLS = 64  # of the search for the range
@@ -39,6 +42,7 @@ class Mixture:
     """The mean of `x_0` given `x_t = x`, when `x_0` is drawn from a mixture of `K` Gaussians in `N` dimensions.
 
     Shapes: `weights` is `(K,)`, `means` `(K, N)`, `covariances` `(K, N, N)`; `x` is `(B, N)`, `t` is `()` or `(B,)`.
+            Under CLD and Blur `means` are `(K, *data)`, with `N` numbers in a datum, and `x` is a state.
     Exact:  in float64 to about 1e-12, at any degrees of freedom of the noise and for any `x`; all arithmetic is in
             float64, whatever the type of `x`. Under Student's t an accelerator's host waits several times a call, to
             see whether the integrals have converged; a singular covariance costs one wait under any noise.
@@ -48,7 +52,7 @@ class Mixture:
             Weideman 2014. [andrews1974scale] [trefethen2014trapezoidal]
     """
 
-    process: Isotropic
+    process: Isotropic | GaussianProcess
     weights: Tensor
     means: Tensor
     covariances: Tensor
@@ -57,11 +61,14 @@ class Mixture:
     _values: Tensor = field(init=False, repr=False)  # (K, N), eigenvalues
     _axes: Tensor = field(init=False, repr=False)  # (K, N, N), eigenvectors in columns
     _singular: bool = field(init=False, repr=False)
+    _observed: ObservedMixture | None = field(default=None, init=False, repr=False)  # for what is not isotropic
 
     def __post_init__(self) -> None:
-        if not hasattr(self.process, "freedom"):
-            raise TypeError(f"Mixture needs an isotropic process, got {type(self.process).__name__}")
-        w, mu, c = self.weights, self.means, self.covariances
+        isotropic = hasattr(self.process, "freedom")
+        if not isotropic and not hasattr(self.process, "observe"):
+            raise TypeError(f"Mixture needs an isotropic or Gaussian process, got {type(self.process).__name__}")
+        w, c = self.weights, self.covariances
+        mu = self.means if isotropic or self.means.ndim < 2 else flat(self.means)
         if w.ndim != 1 or mu.ndim != 2 or len(mu) != len(w) or c.shape != (*mu.shape, mu.shape[1]):
             shapes = ", ".join(str(tuple(v.shape)) for v in (w, mu, c))
             raise ValueError(f"weights, means and covariances must be (K,), (K, N) and (K, N, N), got {shapes}")
@@ -75,13 +82,20 @@ class Mixture:
         values, axes = torch.linalg.eigh((c + c.mT) / 2)
         if not bool((values[:, 0] >= -slack * largest).all()):
             raise ValueError(f"covariances must be positive semi-definite, got eigenvalues down to {values.min():.3g}")
-        flat = values <= slack * largest[:, None]
+        null = values <= slack * largest[:, None]
         log_weights = (w.double() / w.double().sum()).log()
-        kept = values.masked_fill(flat, 0)  # an eigenvalue that rounding cannot tell from 0
+        kept = values.masked_fill(null, 0)  # an eigenvalue that rounding cannot tell from 0
         for name, value in (("_log_weights", log_weights), ("_values", kept), ("_axes", axes)):
             object.__setattr__(self, name, value)
-        object.__setattr__(self, "_freedom", self.process.freedom)
-        object.__setattr__(self, "_singular", bool(flat.any()))
+        if not isotropic:
+            process = cast(GaussianProcess, self.process)
+            object.__setattr__(self, "_observed", ObservedMixture(process, log_weights, self.means.double(), c))
+        object.__setattr__(self, "_freedom", self._law.freedom if isotropic else math.inf)
+        object.__setattr__(self, "_singular", bool(null.any()))
+
+    @property
+    def _law(self) -> Isotropic:
+        return cast(Isotropic, self.process)
 
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """`E[x_0 | x_t = x]`, shaped and typed like `x`.
@@ -90,6 +104,8 @@ class Mixture:
         """
         if cond is not None:
             raise ValueError("a Mixture has no classes, so it takes no condition; build one Mixture per class")
+        if self._observed is not None:
+            return self._observed.mean(self._state(x), t).to(x.dtype)
         a, modes, turned = self._split(x, t)
         log_mass, inverse = self._integrate(modes)
         gain = a * self._values * inverse
@@ -101,34 +117,45 @@ class Mixture:
 
         Raises: ValueError where neither noise nor the covariance spreads the data.
         """
+        if self._observed is not None:
+            return self._observed.log_prob(self._state(x), t).to(x.dtype)
         _, modes, _ = self._split(x, t)
         return (self._log_weights + self._integrate(modes)[0]).logsumexp(1).to(x.dtype)
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         """The gradient of `log_prob` in `x`, shaped and typed like `x`."""
+        if self._observed is not None:
+            return self._observed.score(self._state(x), t).to(x.dtype)
         _, modes, turned = self._split(x, t)
         log_mass, inverse = self._integrate(modes)
         parts = -torch.einsum("kij,bkj->bki", self._axes, inverse * turned)
         return (self._share(log_mass)[..., None] * parts).sum(1).to(x.dtype)
 
     def sample(self, count: int, rng: Rng) -> Tensor:
-        """Draw `count` data, `(count, N)`, with the type and device of `means`."""
+        """Draw `count` data, `(count, *data)`, with the type and device of `means`."""
         like = self.means.new_empty(count, dtype=torch.float64)
         levels = self._log_weights.exp().cumsum(0)[:-1]
         which = torch.searchsorted(levels, uniform(like, rng), right=True)
-        g = normal(like.new_empty(count, self.means.shape[1]), rng) * self._values[which].sqrt()
-        return self.means[which] + torch.einsum("bij,bj->bi", self._axes[which], g).to(self.means.dtype)
+        g = normal(like.new_empty(count, self._values.shape[1]), rng) * self._values[which].sqrt()
+        off = torch.einsum("bij,bj->bi", self._axes[which], g).to(self.means.dtype)
+        return self.means[which] + off.reshape(count, *self.means.shape[1:])
 
     def _share(self, log_mass: Tensor) -> Tensor:
         """The probability of each component, `(B, K)`."""
         return (self._log_weights + log_mass).softmax(1)
+
+    def _state(self, x: Tensor) -> Tensor:
+        state = self.process.lift(self.means[:1]).shape[1:]
+        if x.shape[1:] != state:
+            raise ValueError(f"x must be (B, {', '.join(map(str, state))}), got {tuple(x.shape)}")
+        return x
 
     def _split(self, x: Tensor, t: Tensor) -> tuple[Tensor, _Modes, Tensor]:
         """Alpha, `()` or `(B, 1, 1)`, and `x` less each component's mean in its eigen-coordinates, `(B, K, N)`."""
         if x.ndim != 2 or x.shape[1] != self.means.shape[1]:
             raise ValueError(f"x must be (B, {self.means.shape[1]}), got {tuple(x.shape)}")
         time = t.double().reshape(-1, 1, 1) if t.ndim else t.double()
-        a, s = self.process.alpha(time), self.process.sigma(time)
+        a, s = self._law.alpha(time), self._law.sigma(time)
         turned = torch.einsum("bki,kij->bkj", x.double()[:, None] - a * self.means, self._axes)
         spread = (a.square() * self._values).expand(turned.shape)
         noise = turned.new_zeros(len(x), 1, 1) + s.square()  # on the device of `x` also where the time is not

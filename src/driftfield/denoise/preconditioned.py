@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from ..linear import expand
 from ..names import pick
 from ..network.embed import condition
-from ..process.base import Isotropic
+from ..process.base import Isotropic, Process
 from ..process.gaussian import VP
+from ..process.structured import GaussianProcess
 
 Coefficients = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -105,6 +106,15 @@ class Preconditioned(nn.Module):
     On `alpha = 1` the first four are those of the source; on other processes they act on `x / a`, which makes one
     network serve every process at equal level. In "flow" the network predicts `eps - x_0`.
 
+    A state of CLD or Blur enters as the observation `w = g modes(x_0) + N(0, I)`, which is all it says of the datum
+    (`GaussianProcess.observe`): of the two halves of CLD the one combination that carries it, of Blur every frequency
+    at its own noise. There "edm" is the regression of data of variance `d^2` on `w`, mode by mode,
+
+        y = g d^2 / (1 + g^2 d^2) w + d / sqrt(1 + g^2 d^2) network(w / sqrt(1 + g^2 d^2), ln(level)/4, cond)
+
+    of which the table's row is the case `g = a / s`. So a network of CLD at
+    the level `1 / g` sees just what one of EDM sees there, and may be one.
+
     `network(x, noise, cond)` is called with `noise` of shape `(B,)`. `autocast` is the dtype it runs in
     (`torch.bfloat16`); everything outside it stays in the dtype of `x`.
     Raises: ValueError for a scaling that is undefined where the process keeps no signal.
@@ -114,7 +124,7 @@ class Preconditioned(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        process: Isotropic,
+        process: Process,
         sigma_data: float = 0.5,
         scaling: str | None = None,
         autocast: torch.dtype | None = None,
@@ -123,9 +133,13 @@ class Preconditioned(nn.Module):
         super().__init__()
         if not 0 < sigma_data < math.inf:
             raise ValueError(f"sigma_data is the standard deviation of the data and must be > 0, got {sigma_data}")
+        if not isinstance(process, Isotropic | GaussianProcess):
+            raise TypeError(f"Preconditioned needs an isotropic or Gaussian process, got {type(process).__name__}")
         endless = math.isinf(process.level(torch.tensor(process.span[1], dtype=torch.float64)).item())
         scaling = scaling or ("flow" if endless else "edm")
         self._scale = pick(scaling, SCALINGS, "scaling")
+        if not isinstance(process, Isotropic) and scaling != "edm":
+            raise ValueError(f"{type(process).__name__} has one scaling, 'edm', got {scaling!r}; leave it out")
         if endless and scaling not in ("flow", "identity"):
             raise ValueError(
                 f"scaling {scaling!r} is undefined where {type(process).__name__} keeps no signal; use scaling='flow'"
@@ -134,24 +148,40 @@ class Preconditioned(nn.Module):
         self.sigma_data, self.scaling, self.autocast = sigma_data, scaling, autocast
 
     def coefficients(self, t: Tensor) -> Coefficients:
-        """`(c_skip, c_out, c_in, c_noise)` at the times `t`, each of the shape of `t`."""
+        """`(c_skip, c_out, c_in, c_noise)` at the times `t`, each of the shape of `t`.
+
+        Raises: TypeError for CLD and Blur, whose coefficients are maps.
+        """
+        if not isinstance(self.process, Isotropic):
+            raise TypeError(f"the scaling of {type(self.process).__name__} is not four numbers a time")
         return self._scale(self.process, t, self.sigma_data)
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
-        """The estimate of `E[x_0 | x_t = x]`: `x` is `(B, *data)`, `t` is `()` or `(B,)`.
+        """The estimate of `E[x_0 | x_t = x]`, `(B, *data)`: `x` is a state, `t` is `()` or `(B,)`.
 
         Where `cond` is a `Condition` that knows clean data, the estimate is what is known.
         """
-        c_skip, c_out, c_in, c_noise = self.coefficients(t)
-        dtype = next((p.dtype for p in self.network.parameters()), x.dtype)
-        # A sum, because a 0-dim tensor on the CPU reaches any device in it, without a copy and without waiting.
-        label = torch.zeros(len(x), dtype=dtype, device=x.device) + c_noise.to(dtype)
-        inner = (expand(c_in, x) * x).to(dtype)
-        if self.autocast is None:
-            out = self.network(inner, label, cond)
+        if isinstance(self.process, Isotropic):
+            c_skip, c_out, c_in, c_noise = self.coefficients(t)
+            y = expand(c_skip, x) * x + expand(c_out, x) * self._call(expand(c_in, x) * x, c_noise, cond)
         else:
-            with torch.autocast(x.device.type, self.autocast):
-                out = self.network(inner, label, cond)
-        y: Tensor = expand(c_skip, x) * x + expand(c_out, x) * out.to(x.dtype)
+            w, g = self.process.observe(x, t)
+            unit = (1 + (g * self.sigma_data).square()).rsqrt()
+            out = self._call(self.process.from_modes(unit * w), self.process.level(t).log() / 4, cond)
+            skip = g * (self.sigma_data * unit).square() * w
+            y = self.process.from_modes(skip + self.sigma_data * unit * self.process.modes(out))
         told = condition(cond)
         return y if told.known is None or told.mask is None else torch.where(told.mask > 0, told.known.to(y), y)
+
+    def _call(self, inner: Tensor, label: Tensor, cond: Any) -> Tensor:
+        """The network's output for an input of unit scale, shaped and typed like it."""
+        dtype = next((p.dtype for p in self.network.parameters()), inner.dtype)
+        # A sum, because a 0-dim tensor on the CPU reaches any device in it, without a copy and without waiting.
+        rows = torch.zeros(len(inner), dtype=dtype, device=inner.device) + label.to(dtype)
+        if self.autocast is None:
+            out = self.network(inner.to(dtype), rows, cond)
+        else:
+            with torch.autocast(inner.device.type, self.autocast):
+                out = self.network(inner.to(dtype), rows, cond)
+        typed: Tensor = out.to(inner.dtype)
+        return typed

@@ -20,7 +20,7 @@ from ..denoise.base import Denoiser
 from ..denoise.preconditioned import Preconditioned
 from ..files import write
 from ..plain import from_plain, to_plain
-from ..process.base import Process
+from ..process.base import Isotropic, Process
 from ..recipe import Recipe
 from ..rng import integers, normal, seeded, uniform
 from .quiet import quiet
@@ -81,6 +81,8 @@ def export(
         raise ValueError("opset is a version of ONNX and means nothing to a .pt2 file")
     if recipe.info is None:
         raise ValueError("this recipe has not met its data yet; call resolved(info) first")
+    if not isinstance(recipe.objective.process, Isotropic):
+        raise ValueError(f"only models of isotropic processes are exported, not of {recipe.objective.process}")
     model = deepcopy(denoiser).cpu().float().eval().requires_grad_(False)
     model.autocast = None
     notes = _notes(recipe, batch)

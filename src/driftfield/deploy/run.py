@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..data.base import Source
+from ..data.base import Source, alike
 from ..denoise.preconditioned import Preconditioned
 from ..names import pick
 from ..recipe import Recipe
@@ -78,7 +78,7 @@ def _losses(recipe: Recipe, before: Preconditioned, after: Preconditioned) -> tu
         source: Source = recipe.data.load()
     except (ValueError, OSError, ImportError) as error:
         return None, str(error)
-    if source.info != recipe.info:
+    if not alike(source.info, recipe.info):
         return None, "the data are not those that the run was trained on"
     sets, cpu = judged(source, recipe.training.seed), torch.device("cpu")
     a, b = (losses_by_level(recipe, model, sets, cpu).held_mean for model in (before, after))

@@ -73,7 +73,7 @@ class Weight(ABC):
     """How the squared error of `E[x_0 | x_t]` is weighed at each time."""
 
     @abstractmethod
-    def __call__(self, process: Isotropic, t: Tensor) -> Tensor:
+    def __call__(self, process: Process, t: Tensor) -> Tensor:
         """Weights of the shape of `t`."""
 
 
@@ -81,16 +81,16 @@ class Weight(ABC):
 class Balanced(Weight):
     """`1 / c_out^2`: every level starts at a loss of 1 for data of standard deviation `sigma_data`.
 
-    `sigma_data` None is filled in from the data by training. Source: Karras et al. 2022, Table 1. [karras2022edm]
+    It is `1 / sigma_data^2 + 1 / level^2`. `sigma_data` None is filled in from the data by training.
+    Source: Karras et al. 2022, Table 1. [karras2022edm]
     """
 
     sigma_data: float | None = None
 
-    def __call__(self, process: Isotropic, t: Tensor) -> Tensor:
+    def __call__(self, process: Process, t: Tensor) -> Tensor:
         if self.sigma_data is None:
             raise ValueError("the weight Balanced needs sigma_data, the standard deviation of the data")
-        a, s = process.alpha(t), process.sigma(t)
-        return (s.square() + (a * self.sigma_data).square()) / (s * self.sigma_data).square()
+        return self.sigma_data**-2 + process.level(t).square().reciprocal()
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class NoiseMatching(Weight):
     Source: Karras et al. 2022, Table 1. [karras2022edm]
     """
 
-    def __call__(self, process: Isotropic, t: Tensor) -> Tensor:
+    def __call__(self, process: Process, t: Tensor) -> Tensor:
         return process.level(t).square().reciprocal()
 
 
@@ -108,10 +108,16 @@ class NoiseMatching(Weight):
 class VelocityMatching(Weight):
     """The squared error of the velocity `dx/dt` in the process's own time, the weight of flow matching.
 
+    Raises: TypeError where it is no multiple of the error of the estimate (CLD, Blur).
     Source: Lipman et al. 2023, Eq. 5. [lipman2023flow]
     """
 
-    def __call__(self, process: Isotropic, t: Tensor) -> Tensor:
+    def __call__(self, process: Process, t: Tensor) -> Tensor:
+        if not isinstance(process, Isotropic):
+            raise TypeError(
+                f"the velocity of {type(process).__name__} weighs directions differently, so its error is no multiple "
+                "of the estimate's; use another weight, such as Balanced"
+            )
         d_alpha, d_sigma = process.slopes(t)
         return (d_alpha - d_sigma / process.sigma(t) * process.alpha(t)).square()
 
@@ -120,5 +126,5 @@ class VelocityMatching(Weight):
 class Even(Weight):
     """1: the squared error of the clean data itself."""
 
-    def __call__(self, process: Isotropic, t: Tensor) -> Tensor:
+    def __call__(self, process: Process, t: Tensor) -> Tensor:
         return torch.ones_like(t)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..linear import flat
 from ..network.embed import condition
-from ..process.base import Isotropic
+from ..process.base import Process
 from ..rng import Rng, uniform
 from .augment import Augment
 from .base import Batch, Objective
@@ -32,7 +32,7 @@ class Matching(Objective):
     Source: Karras et al. 2022, Eq. 8; Xu et al. 2023, Alg. 2. [karras2022edm] [xu2023pfgmpp]
     """
 
-    process: Isotropic
+    process: Process
     times: Times = field(default_factory=LogNormal)
     weight: Weight = field(default_factory=Balanced)
     label_dropout: float = 0.1

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..linear import Linear, Scalar, expand, flat
 from ..rng import Rng, device_of, normal
 
-_SCRATCH = 1 << 20  # differences held at a time: 8 MiB in float64
+SCRATCH = 1 << 20  # differences held at a time: 8 MiB in float64
 
 
 class Process(ABC):
@@ -44,6 +44,14 @@ class Process(ABC):
     @abstractmethod
     def log_kernel(self, x: Float[Tensor, B * data], t: Tensor, x0: Float[Tensor, M * data]) -> Float[Tensor, "B M"]:
         """`log p_t(x_b | x0_m)` up to a term that does not depend on `x0`."""
+
+    def lift(self, x0: Tensor) -> Tensor:
+        """Data `(B, *data)` as a state without noise. A hook: the data themselves, unless a process adds to them."""
+        return x0
+
+    def data(self, x: Tensor) -> Tensor:
+        """The part of a state that is data, `(B, *data)`: what a walk ends with. A hook, beside `lift`."""
+        return x
 
     def target(self, x: Tensor, t: Tensor, x0: Tensor) -> Tensor:
         """What a denoiser of this process predicts the mean of: `x0`, unless a process says otherwise."""
@@ -130,7 +138,7 @@ class Isotropic(Process):
         """By differences, which do not cancel, of a few data at a time: memory of a few times `x` or 16 MiB."""
         rows = flat(x)[:, None]
         a = expand(self.alpha(t), rows)
-        size = max(1, _SCRATCH // max(1, x.numel()))
+        size = max(1, SCRATCH // max(1, x.numel()))
         d2 = torch.cat([(rows - a * part).square().sum(2) for part in torch.split(flat(x0), size)], 1)
         return self.log_profile(d2, t[:, None] if t.ndim else t, rows.shape[2]).to(d2.dtype)
 

@@ -8,13 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..linear import expand
-from ..rng import Rng, normal
-from .base import Isotropic, Process, check_climb, check_span
-
-
-class GaussianProcess(Process):
-    """A process with `x_t = A_t x_0 + R_t eps`, `eps ~ N(0, I)`: the score follows from the denoiser."""
+from ..linear import Linear, Scalar, expand
+from .base import Isotropic, check_span
+from .structured import GaussianProcess as GaussianProcess
 
 
 class ScalarGaussian(Isotropic, GaussianProcess):
@@ -33,22 +29,27 @@ class ScalarGaussian(Isotropic, GaussianProcess):
     def log_peak(self, t: Tensor, n: int) -> Tensor:
         return -n * (self.sigma(t).log() + math.log(2 * math.pi) / 2)
 
-    def score(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """The gradient of `log p_t` at `x`, given `y = E[x_0 | x_t = x]`: `-eps / sigma_t` (Tweedie)."""
-        return -self.eps(x, t, y) / expand(self.sigma(t), x)
+    def signal(self, t: Tensor) -> Linear:
+        return Scalar(self.alpha(t))
 
-    def diffuse(self, x: Tensor, s: Tensor, t: Tensor, rng: Rng) -> Tensor:
-        """Draw `x_t` given `x_s = x`, for `t >= s`: noise of variance `sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2`.
+    def covariance(self, t: Tensor) -> Linear:
+        return Scalar(self.sigma(t).square())
 
-        Exact:  the marginal law at `t` follows to rounding.
-        Raises: ValueError for `t < s`, where the times are on the CPU.
-        Source: Xu et al. 2023, forward step. [xu2023restart]
-        """
-        check_climb(s, t)
-        ratio = self.alpha(t) / self.alpha(s)
-        faded, top = ratio * self.sigma(s), self.sigma(t)
-        gain = ((top - faded) * (top + faded)).sqrt()  # as a product: no cancellation when t is close to s
-        return expand(ratio, x) * x + expand(gain, x) * normal(x, rng)
+    def drift(self, t: Tensor) -> Linear:
+        return Scalar(self.slopes(t)[0] / self.alpha(t))
+
+    def diffusion(self, t: Tensor) -> Linear:
+        """`2 (sigma sigma' - sigma^2 alpha' / alpha)`: infinite where no signal is left."""
+        (d_alpha, d_sigma), sigma = self.slopes(t), self.sigma(t)
+        return Scalar(2 * sigma * (d_sigma - sigma * d_alpha / self.alpha(t)))
+
+    def gain(self, t: Tensor, s: Tensor) -> Linear:
+        faded, top = self.alpha(t) / self.alpha(s) * self.sigma(s), self.sigma(t)
+        return Scalar(((top - faded) * (top + faded)).sqrt())  # as a product: no cancellation when t is close to s
+
+    def observe(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        sigma = self.sigma(t)
+        return x / expand(sigma, x), expand(self.alpha(t) / sigma, x).to(x)
 
 
 @dataclass(frozen=True)

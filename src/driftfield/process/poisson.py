@@ -151,6 +151,18 @@ class PFGM(PFGMPP):
     span: tuple[float, float] = (1e-3, 40.0)
 
 
+@dataclass(frozen=True)
+class PublishedJump(PFGMPP):
+    """PFGM++ whose upward move is the published one, which is not exact: to compare Restart with and without it.
+
+    Raises: ValueError for `D < 1`, where a path climbs. Source: Xu et al. 2023. [xu2023restart]
+    """
+
+    def diffuse(self, x: Tensor, s: Tensor, t: Tensor, rng: Rng) -> Tensor:
+        """`diffuse_published`."""
+        return self.diffuse_published(x, s, t, rng)
+
+
 def _rows(x: Tensor) -> Tensor:
     """One float64 number 1 for each row of `x`: what a number per row is drawn like."""
     return torch.ones(len(x), dtype=torch.float64, device=x.device)

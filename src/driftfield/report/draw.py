@@ -70,8 +70,9 @@ def draw(
     assert info is not None
     if n < 1:
         raise ValueError(f"the number of samples must be at least 1, got {n}")
-    asked: dict[str, Any] = {"solver": solver, "nfe": nfe, "grid": grid}
+    asked: dict[str, Any] = {"solver": solver, "grid": grid}
     how = replace(recipe.sampling, **{k: v for k, v in asked.items() if v is not None})
+    how = replace(how, nfe=recipe.sampling.budget(solver, nfe))
     where = device_named(device)
     if start is not None and info.kind == "table":
         raise ValueError("the rows of a table have no sample to start from; fix values of columns with --given instead")
@@ -83,7 +84,7 @@ def draw(
         raise ValueError("--start needs --level: how much noise to add before denoising, such as --level 1")
     folder = (Path(out) if out is not None else home(run) / f"samples-{seed}").resolve()
     _check_folder(folder, force)
-    spent = plan(process, solver=how.solver, nfe=how.nfe, grid=how.grid, level=level).nfe
+    plan(process, solver=how.solver, nfe=how.nfe, grid=how.grid, level=level)  # refuses what cannot be
     part = ranks.first(part_of, folder)
     begun = time.perf_counter()
     try:
@@ -99,7 +100,7 @@ def draw(
             device=where,
             progress=progress,
         )
-        samples, _ = shared(one, (n, *info.shape), batch=batch, to=part / "drawn.npy")
+        samples, spent = shared(one, (n, *info.shape), batch=batch, to=part / "drawn.npy")
         record = _record(run, n, cond, seed, how, spent, start, level)
         if info.kind == "table":
             record |= {"given": list(given), "impute": None if impute is None else str(impute), "draws": draws}

@@ -59,7 +59,7 @@ def _arrays(samples: Tensor, labels: Tensor | None, info: Info, folder: Path, gi
     files.append("samples.npz")
     if values.ndim == 2 and values.shape[1] <= _CSV_COLUMNS:
         header = ",".join(f"x{i}" for i in range(values.shape[1]))
-        np.savetxt(folder / "samples.csv", values, delimiter=",", header=header, comments="", fmt="%.9g")
+        np.savetxt(folder / "samples.csv", values, delimiter=",", header=header, comments="", fmt="%s")
         files.append("samples.csv")
     return files
 
@@ -75,7 +75,7 @@ def _table(samples: Tensor, labels: Tensor | None, info: Info, folder: Path, giv
 
 
 def _audio(samples: Tensor, labels: Tensor | None, info: Info, folder: Path, given: Given | None) -> list[str]:
-    """One WAV file each, of 32-bit floats so that nothing is cut off at full scale, and a picture of the first."""
+    """One WAV file each, of floats so that nothing is cut off at full scale, and a picture of the first."""
     shown = info.seen
     assert isinstance(shown, AudioInfo)
     grid = picture(samples[:_WAVES], info)

@@ -199,8 +199,9 @@ def way(subject: Subject, seed: int) -> Way:
                 if k not in wanted:
                     continue
                 level = float(process.level(t))
-                y = x if level == 0 else field.predict(x, t)
-                states.append((x / _spread(x, y, recipe.sigma_data or info.std)).cpu())
+                seen = process.data(x)
+                y = seen if level == 0 else field.predict(x, t)
+                states.append((seen / _spread(seen, y, recipe.sigma_data or info.std)).cpu())
                 estimates.append(y.cpu())
                 levels.append(level)
         return {"states": torch.stack(states), "estimates": torch.stack(estimates)}, {"levels": levels}

@@ -16,12 +16,12 @@ from ..generation import plan
 from ..metric.evaluate import evaluate
 from ..metric.reference import Reference, kept
 from ..rng import seeded
-from ..solve.rk import SOLVERS
 from .figures import Curve
 from .measure import as_seen, complete, drawn, features_of
 from .score import in_proportion, score
 from .subject import Result, Subject
 
+SOLVERS = ("euler", "heun", "rk4", "deis")  # that run on every process
 NFES = (5, 9, 17, 35)
 METRICS = {"frechet": "squared units of a feature", "sliced": "units of a feature"}
 SECONDS = 75.0  # what the curves and the scores of one run may take, where the number of samples is left to us
@@ -35,8 +35,9 @@ def choose(subject: Subject) -> int:
     """How many samples the curves and scores can have in the time allowed: timed once for these weights, then kept."""
 
     def make() -> Result:
-        x = torch.zeros(_FEW, *subject.info.shape, device=subject.device)
-        t = torch.tensor(subject.recipe.objective.process.span[1] / 10, dtype=torch.float64)
+        process = subject.recipe.objective.process
+        x = process.lift(torch.zeros(_FEW, *subject.info.shape, device=subject.device))
+        t = torch.tensor(process.span[1] / 10, dtype=torch.float64)
         with torch.no_grad():
             subject.denoiser(x, t, None)
             begun = time.perf_counter()

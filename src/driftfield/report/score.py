@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import ranks
-from ..data.base import Data, Info, Source
+from ..data.base import Data, Info, Source, alike
 from ..data.fetch import cache
 from ..data.latent import Latent
 from ..data.recognise import NAMES, find
@@ -95,7 +95,7 @@ def score(
         raise ValueError(
             "scores of each class need classes in the data and a split of them as the reference; leave --per-class out"
         )
-    if subsets == 1 or (samples is None and n < LEAST):
+    if subsets < 0 or subsets == 1 or (samples is None and n < LEAST):
         raise ValueError(f"scores need at least {LEAST} samples, and 2 subsets or 0; got n={n} and subsets={subsets}")
     extract(x[:1].to(where))  # what cannot be measured is refused before anything is drawn
     if samples is not None:
@@ -142,7 +142,7 @@ def opened(recipe: Recipe, run: str | Path, data: str | None = None) -> Source:
     Raises: ValueError where they are not the same, ValueError or OSError where they cannot be read.
     """
     source = (recipe.data if data is None else _moved(recipe.data, data)).load()
-    if source.info != recipe.info:
+    if not alike(source.info, recipe.info):
         raise ValueError(
             f"these are not the data that {run} was trained on, so their splits would not match; "
             "train anew, or give the data as they were with --data"

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ..solve.rk import SOLVERS
 from . import figures, measure, pictures
 from . import quality as judge
 from .facts import data_groups
@@ -171,7 +170,7 @@ def quality(subjects: Sequence[Subject], n: int, seed: int, advance: Advance, re
         limits = {m: _limits([found[i] for i in here], m) for m in (judge.METRICS if here else ())}
         for i in here:
             curves = found[i]
-            figure = figures.quality(curves.curves, list(SOLVERS), curves.floors, limits, judge.METRICS)
+            figure = figures.quality(curves.curves, list(judge.SOLVERS), curves.floors, limits, judge.METRICS)
             best = {m: min((c.y[-1], c.error[-1], who) for who, c in by.items()) for m, by in curves.curves.items()}
             parts = [f"{m} {measured(value, error)} ({who})" for m, (value, error, who) in best.items()]
             caption = f"The best at the largest budget: {', '.join(parts)}."

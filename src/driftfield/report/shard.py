@@ -31,7 +31,7 @@ def shared(
         ranks.first(claim, to, tuple(shape))
         out = torch.from_numpy(np.load(to, mmap_mode="r+"))[mine.start : mine.stop]
     x = draw(part=mine, batch=batch, to=out)
+    spent = max(ranks.gathered(x.nfe))  # which also waits until all have written theirs
     if to is None:
-        return ranks.collected(x, n, batch), x.nfe
-    ranks.gathered(None)  # until all have written theirs
-    return torch.from_numpy(np.load(to, mmap_mode="r+")), x.nfe
+        return ranks.collected(x, n, batch), spent
+    return torch.from_numpy(np.load(to, mmap_mode="r+")), spent

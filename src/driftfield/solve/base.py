@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ from ..rng import Rng
 class Solver(ABC):
     """One move of a state along a field. A frozen value: what it remembers between moves is its `state`."""
 
-    order: ClassVar[int]
+    order: int
+    adaptive: bool = False  # whether it chooses its own steps within a move
 
     def init(self) -> Any:
         """The memory with which a path begins; None for one-step methods."""
@@ -32,12 +33,54 @@ class Solver(ABC):
         """Move `x` from time `t` to time `s` (both `()`); return it with the new memory."""
 
     @abstractmethod
-    def evaluations(self, t: Tensor, s: Tensor) -> int:
-        """How often `step` evaluates the field between `t` and `s`."""
+    def evaluations(self, t: Tensor, s: Tensor, fresh: bool) -> int:
+        """How often `step` evaluates the field between `t` and `s`; `fresh`: with the memory of `init`.
+
+        At most so often, if the solver is adaptive.
+        """
+
+    def within(self, nfe: int) -> Solver:
+        """An adaptive solver with `nfe` as its ceiling for one move; any other solver as it is."""
+        return self
 
 
-def moves(grid: Tensor, solver: Solver, again: Solver | None = None) -> Iterator[tuple[Tensor, Tensor, Solver | None]]:
-    """Yield `(t, s, solver)` for each move of a path; the solver is None where the path climbs.
+class Reversal(Protocol):
+    """What a solver needs that knows more of the flow than its velocity: see `Reverse`."""
+
+    process: Any
+    s_noise: float
+
+    def predict(self, x: Tensor, t: Tensor) -> Tensor:
+        """The denoiser's estimate at the state `x`."""
+
+
+def reversal(field: Field) -> Reversal:
+    """The field as the reversal of a process. Raises: TypeError for any other, such as one of particles."""
+    if hasattr(field, "process") and hasattr(field, "predict") and hasattr(field, "s_noise"):
+        found: Reversal = field
+        return found
+    raise TypeError(
+        f"this solver needs a process and its denoiser, which {type(field).__name__} is not made of; use a Runge-Kutta "
+        "solver (df.Heun(), df.RK4())"
+    )
+
+
+class Move(NamedTuple):
+    """From the time `t` to `s` by a solver, whose memory is `fresh` or not; by the process's own noise where None."""
+
+    t: Tensor
+    s: Tensor
+    by: Solver | None
+    fresh: bool
+
+    @property
+    def evaluations(self) -> int:
+        """How often it evaluates the field."""
+        return 0 if self.by is None else self.by.evaluations(self.t, self.s, self.fresh)
+
+
+def moves(grid: Tensor, solver: Solver, again: Solver | None = None) -> Iterator[Move]:
+    """The moves of a path; the solver is None where the path climbs.
 
     A path that ends above its start encodes data: it never adds noise; one that ends at or below it adds noise on every
     climb. `again` solves between a climb and the return
@@ -49,19 +92,23 @@ def moves(grid: Tensor, solver: Solver, again: Solver | None = None) -> Iterator
         raise ValueError("a path repeats a time; neighbouring times must differ")
     downhill = bool(grid[-1] <= grid[0])
     base: Tensor | None = None
+    used: set[int] = set()  # since the last climb
     for t, s in pairwise(grid):
         if downhill and s > t:
             base = t if base is None else torch.minimum(base, t)
-            yield t, s, None
+            used.clear()
+            yield Move(t, s, None, True)
         else:
-            yield t, s, again if again is not None and base is not None else solver
+            by = again if again is not None and base is not None else solver
+            yield Move(t, s, by, id(by) not in used)
+            used.add(id(by))
             if base is not None and s <= base:
                 base = None
 
 
 def cost(grid: Tensor, solver: Solver, again: Solver | None = None) -> int:
     """The number of evaluations that `integrate` spends on a path."""
-    return sum(by.evaluations(t, s) for t, s, by in moves(grid, solver, again) if by is not None)
+    return sum(move.evaluations for move in moves(grid, solver, again))
 
 
 def integrate(
@@ -72,14 +119,13 @@ def integrate(
     `x` is the state at `grid[0]`, `(B, ...)`; `grid` a 1-d float64 CPU tensor of the process's times. A multistep
     solver forgets its history at a climb. Gradients flow if they are enabled. See `moves` for `again`.
     """
-    state = {id(by): by.init() for by in (solver, again) if by is not None}
+    state: dict[int, Any] = {}
     yield grid[0], x
-    for t, s, by in moves(grid, solver, again):
+    for t, s, by, fresh in moves(grid, solver, again):
         if by is None:
             x = field.diffuse(x, t, s, rng)
-            state = {id(by): by.init() for by in (solver, again) if by is not None}
         else:
-            x, state[id(by)] = by.step(field, x, t, s, state[id(by)], rng)
+            x, state[id(by)] = by.step(field, x, t, s, by.init() if fresh else state[id(by)], rng)
         yield s, x
 
 

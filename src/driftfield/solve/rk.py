@@ -7,7 +7,7 @@ on the denoiser's estimate, which for `alpha = 1` is the Euler step.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
@@ -20,9 +20,9 @@ from .base import Solver
 class Euler(Solver):
     """First order, one evaluation a step."""
 
-    order: ClassVar[int] = 1
+    order = 1
 
-    def evaluations(self, t: Tensor, s: Tensor) -> int:
+    def evaluations(self, t: Tensor, s: Tensor, fresh: bool) -> int:
         return 1
 
     def step(self, field: Field, x: Tensor, t: Tensor, s: Tensor, state: Any, rng: Rng) -> tuple[Tensor, Any]:
@@ -36,9 +36,9 @@ class Heun(Solver):
     Source: Karras et al. 2022, Alg. 1. [karras2022edm]
     """
 
-    order: ClassVar[int] = 2
+    order = 2
 
-    def evaluations(self, t: Tensor, s: Tensor) -> int:
+    def evaluations(self, t: Tensor, s: Tensor, fresh: bool) -> int:
         return 1 if s == 0 else 2
 
     def step(self, field: Field, x: Tensor, t: Tensor, s: Tensor, state: Any, rng: Rng) -> tuple[Tensor, Any]:
@@ -53,9 +53,9 @@ class Heun(Solver):
 class RK4(Solver):
     """The classical fourth-order method, four evaluations a step and one for the step to 0."""
 
-    order: ClassVar[int] = 4
+    order = 4
 
-    def evaluations(self, t: Tensor, s: Tensor) -> int:
+    def evaluations(self, t: Tensor, s: Tensor, fresh: bool) -> int:
         return 1 if s == 0 else 4
 
     def step(self, field: Field, x: Tensor, t: Tensor, s: Tensor, state: Any, rng: Rng) -> tuple[Tensor, Any]:
@@ -67,6 +67,3 @@ class RK4(Solver):
         k3 = field.velocity(x + h / 2 * k2, middle)
         k4 = field.velocity(x + h * k3, s)
         return x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4), None
-
-
-SOLVERS: dict[str, type[Solver]] = {"euler": Euler, "heun": Heun, "rk4": RK4}

@@ -26,7 +26,11 @@ def training_bar() -> Iterator[Callable[[Report], None]]:
             now = f"loss {report.loss:.4f}{held}  {report.rate:.0f}/s  {_clock(report.left)} left"
             bar.update(task, total=report.steps, completed=report.step, now=now)
 
-        yield watch
+        try:
+            yield watch
+        finally:
+            if not bar.tasks[0].total:  # nothing was trained
+                bar.remove_task(task)
 
 
 def _clock(seconds: float) -> str:

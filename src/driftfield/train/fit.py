@@ -21,7 +21,7 @@ from ..data.recognise import find
 from ..denoise.preconditioned import Preconditioned
 from ..network.embed import Condition
 from ..plain import Build, packages_in, settled, to_plain
-from ..process.base import Isotropic, Process
+from ..process.base import Process
 from ..recipe import Recipe
 from .interrupt import Interrupted, interruptible
 from .load import load
@@ -119,7 +119,7 @@ def follow(
 def fit(
     data: Tensor | np.ndarray | str | Path | Data,
     *,
-    process: Isotropic | None = None,
+    process: Process | None = None,
     labels: Tensor | np.ndarray | None = None,
     minutes: float | None = None,
     steps: int | None = None,
@@ -150,7 +150,8 @@ def fit(
         found = InMemory.of(data, labels)
     value: Data = settled(found, [s.removeprefix("data.") for s in settings if s.startswith("data.")])
     source = value.load()
-    proposal = proposed(source, None if folder is None else Path(folder), minutes, device)
+    name = str(data) if isinstance(data, str | Path) else "the data set"
+    proposal = proposed(source, None if folder is None else Path(folder), minutes, device, name)
     recipe = proposal.recipe(value, source.info)
     if process is not None:
         recipe = replace(recipe, objective=replace(recipe.objective, process=process))

@@ -34,7 +34,9 @@ def find(run: str | Path) -> Path:
     Raises: FileNotFoundError saying what was looked for; ValueError for an unknown name.
     """
     if (name := _pretrained_name(run)) is not None:
-        return pick(name, pretrained(), "pretrained model")
+        if not (known := pretrained()):
+            raise ValueError(f"no pretrained models came with this installation, so there is no {run}; train a model")
+        return pick(name, known, "pretrained model")
     path = Path(run)
     if path.is_dir():
         path = next((path / name for name in (WEIGHTS, LAST) if (path / name).exists()), path / WEIGHTS)

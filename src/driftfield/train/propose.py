@@ -122,13 +122,16 @@ class Proposal:
         return noted
 
 
-def proposed(source: Source, folder: Path | None, minutes: float | None = None, device: str = "") -> Proposal:
-    """The proposal that the run in `folder` began with, else a new one for the opened data. Raises: as `propose`.
+def proposed(
+    source: Source, folder: Path | None, minutes: float | None = None, device: str = "", name: str = "the data set"
+) -> Proposal:
+    """The proposal that the run in `folder` began with, else a new one for the opened data.
 
     So a run that goes on finds its own recipe, also where the machine or this file has changed since.
+    Raises: as `propose`, and as `describe`, which calls the data `name`.
     """
     begun = None if folder is None else kept(folder)
-    return begun or propose(describe(source), source.info, MINUTES if minutes is None else minutes, device)
+    return begun or propose(describe(source, name=name), source.info, MINUTES if minutes is None else minutes, device)
 
 
 def kept(folder: Path) -> Proposal | None:

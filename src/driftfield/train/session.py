@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from .. import ranks
-from ..data.base import Source
+from ..data.base import Source, alike
 from ..data.picture import picture
 from ..files import sweep, write, write_text
 from ..generation import plan
@@ -24,8 +24,9 @@ from ..rng import seeded
 from .checkpoint import newest, read, save, states
 from .held import Losses, judged, losses_by_level
 from .load import LAST, WEIGHTS, fill, find, store
+from .log import NAME, Window, trim
 from .loop import Step, shared, train
-from .snapshots import due, forget, keep
+from .snapshots import due, forget, keep, snapshots
 from .track import Track, scalars, untracked
 
 LOG_EVERY = 20
@@ -59,7 +60,8 @@ def session(
     same folder, and closes it at the same step; rank 0 judges, draws and writes for all. `fsdp` is that of `train`;
     `track` is told what is logged and drawn. A state can be gone on from by any number of processes.
     Raises: ValueError for a folder that holds another recipe, naming the fields that differ; FloatingPointError for a
-    loss that is not finite; OSError where a file cannot be written (the last saved state stays whole).
+    loss that is not finite; FileExistsError for a file of something else that would be written over; OSError where a
+    file cannot be written (the last saved state stays whole).
     """
     warn = warn if ranks.rank() == 0 else lambda text: None
     _alike(folder, [p.name for p in states(folder)], source)
@@ -75,16 +77,16 @@ def session(
         )
     best: float | None = notes.get("best")
     steps = int(resolved.training.steps or 0)
-    begin = int(saved["count/step"]) if saved is not None and "count/step" in saved else 0
-    ranks.first(_trim, folder / "log.jsonl", begin)
+    begin, skipped = (0, 0) if saved is None else (int(saved["count/step"]), int(saved["count/skipped"]))
+    ranks.first(trim, folder / NAME, begin)
     ranks.first(forget, folder, begin)
     begun, first = time.perf_counter(), None
     sets = judged(source, resolved.training.seed)
-    loss, pending, count, skipped = float("nan"), torch.zeros(()), 0, 0
+    window = Window.of(saved or {})
     for now in train(resolved, source, saved, device, fsdp):
         first = now.step - 1 if first is None else first
         if now.guard.skipped == skipped:  # a skipped step has no loss to speak of
-            pending, count = pending.to(now.loss.device) + now.loss, count + 1
+            window.add(now.loss)
         skipped, losses = now.guard.skipped, None
         if now.step % resolved.training.held_every == 0 or now.step == steps:
             now.guard.flush()
@@ -95,38 +97,39 @@ def session(
             if best is None or losses.held_mean < best:
                 best = losses.held_mean
                 ranks.first(partial(store, folder / WEIGHTS, average, resolved, step=now.step, held=best))
-        logged = now.step % LOG_EVERY == 0 or now.step == steps or losses is not None or now.step - first == 1
-        if logged and count:
-            loss, pending, count = float(pending) / count, torch.zeros(()), 0
+        logged = now.step % LOG_EVERY == 0 or now.step == steps or losses is not None or now.step == 1
+        if logged:
+            window.close()
         elapsed = time.perf_counter() - begun
         report = Report(
             now.step,
             steps,
-            loss,
+            window.mean,
             (now.step - first) * resolved.training.batch / elapsed,
             elapsed / (now.step - first) * (steps - now.step),
             losses,
         )
         if logged:
-            ranks.first(_log, folder / "log.jsonl", report, now, track)
+            ranks.first(_log, folder / NAME, report, now, track)
         if now.step % resolved.training.show_every == 0 or now.step == steps:
             ranks.first(show, folder, resolved, now.whole(), track)
         if due(now.step, steps, resolved.training.snapshots):
             now.guard.flush()
             ranks.first(keep, folder, now.step, now.whole().averages, resolved)
         if now.step % resolved.training.save_every == 0 or now.step == steps:  # last: all that it has seen is written
-            _keep(folder, now, resolved, best)
+            _keep(folder, now, resolved, best, window)
         try:
             yield report
         except GeneratorExit:
             if now.step % resolved.training.save_every and now.step != steps:
-                _keep(folder, now, resolved, best)
+                _keep(folder, now, resolved, best, window)
             raise
 
 
 def _alike(folder: Path, there: list[str], source: Source) -> None:
     """Raises: ValueError unless all processes find the same states in `folder`, and the same data."""
-    if any(seen != (there, source.info) for seen in ranks.gathered((there, source.info))):
+    seen = ranks.gathered((there, source.info))
+    if any(states != there or not alike(info, source.info) for states, info in seen):
         raise ValueError(
             f"the processes do not see the same data and the same run in {folder}; "
             "both must lie where every machine of the job can read them"
@@ -136,6 +139,8 @@ def _alike(folder: Path, there: list[str], source: Source) -> None:
 def _open(recipe: Recipe, folder: Path, source: Source, device: str, fsdp: bool) -> Recipe:
     """Claim `folder` for `recipe`, or recognise it as its own; the resolved recipe."""
     asked, resolved_file = folder / "recipe.json", folder / "resolved.json"
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; a run goes into a folder of its own, so choose another")
     if states(folder) and asked.exists() and resolved_file.exists():
         there = _recipe_in(asked, recipe)
         if there != recipe:
@@ -145,9 +150,10 @@ def _open(recipe: Recipe, folder: Path, source: Source, device: str, fsdp: bool)
                 "Choose another folder, or use --from to start a new run from this one"
             )
         resolved = _recipe_in(resolved_file, recipe)
-        if resolved.info != source.info:
+        if not alike(resolved.info, source.info):
             raise ValueError(f"the data of {folder} have changed since the run began; start a new run for the new data")
         return replace(resolved, data=recipe.data)
+    _check_free(folder, recipe)
     resolved = recipe.resolved(source.info)
     shared(resolved, fsdp)
     _rehearse(resolved)
@@ -158,6 +164,23 @@ def _open(recipe: Recipe, folder: Path, source: Source, device: str, fsdp: bool)
     ranks.first(write_text, resolved_file, resolved.to_json())
     ranks.first(write_text, asked, recipe.to_json())
     return resolved
+
+
+def _check_free(folder: Path, recipe: Recipe) -> None:
+    """Raises: FileExistsError for a file that a new run would write over, unless a run left it before its first state.
+
+    Such a run has left two recipes.
+    """
+    recipes = [folder / "recipe.json", folder / "resolved.json"]
+    others = [folder / name for name in ("proposal.json", NAME, WEIGHTS, LAST)]
+    pictures = sorted(folder.glob(f"samples/{8 * '[0-9]'}.png"))
+    there = [p for p in (*states(folder), *recipes, *others, *snapshots(folder).values(), *pictures) if p.exists()]
+    try:
+        left = [_recipe_in(path, recipe) for path in recipes]
+    except (ValueError, OSError):
+        left = []
+    if there and (states(folder) or not left):
+        raise FileExistsError(f"{there[0]} is there, but not from a run that can go on here; choose another folder")
 
 
 def _recipe_in(path: Path, asked: Recipe) -> Recipe:
@@ -237,8 +260,8 @@ def show(folder: Path, recipe: Recipe, now: Step, track: Track = untracked) -> N
         track(now.step, {}, image)
 
 
-def _keep(folder: Path, now: Step, recipe: Recipe, best: float | None) -> None:
-    tensors, average = now.tensors(), now.whole().average
+def _keep(folder: Path, now: Step, recipe: Recipe, best: float | None, window: Window) -> None:
+    tensors, average = now.tensors() | window.tensors(), now.whole().average
 
     def write_all() -> None:
         save(folder / f"state-{now.step:08d}.safetensors", tensors, {"best": best, "processes": ranks.count()})
@@ -264,17 +287,3 @@ def _log(path: Path, report: Report, now: Step, track: Track) -> None:
     with open(path, "a") as file:
         file.write(json.dumps(line) + "\n")
     track(report.step, scalars(line), None)
-
-
-def _trim(path: Path, step: int) -> None:
-    """Drop the log lines after `step`, which the run will say again, and a last line torn by a kill."""
-    if path.exists():
-        lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-        write_text(path, "".join(line + "\n" for line in lines))
-
-
-def _step_of(line: str) -> float:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
