@@ -148,7 +148,7 @@ class Recipe:
         *,
         solver: str | Solver | None = None,
         nfe: int | None = None,
-        grid: str | None = None,
+        grid: str | Tensor | None = None,
         seed: int = 0,
         cond: Any = None,
         start: Tensor | None = None,

@@ -27,7 +27,7 @@ from .solve.base import Solver, integrate, sample
 from .solve.exponential import held
 from .solve.rk import Heun
 
-GAMMAS = (1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5)
+GAMMAS = (0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2, 1.3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,8 @@ def search_grid(
     Raises: ValueError for a budget below one step, or a `fine` grid of fewer than twice as many steps.
     Source: Chen et al. 2024, Alg. 1, for the dynamic programme. [chen2024gits]
     """
-    named = {name: plan(process, solver=solver, nfe=nfe, grid=name) for name in GRIDS}
+    builders = ["natural", *(name for name in GRIDS if name != "natural")]
+    named = {name: plan(process, solver=solver, nfe=nfe, grid=name) for name in builders}
     chosen = named["natural"]
     steps = len(chosen.path) - 1
     if fine < 2 * steps:
@@ -71,7 +72,10 @@ def search_grid(
     x = first_state(process, teacher[0], tuple(shape), rng, torch.float32)
     states = [state for _, state in integrate(field, x, teacher, Heun(), rng)]
     costs = deviations(field, teacher, states)
-    candidates: dict[str, Tensor] = {name: p.path for name, p in named.items()}
+    candidates: dict[str, Tensor] = {}
+    for name, p in named.items():  # a name may be another's second
+        if not any(torch.equal(p.path, path) for path in candidates.values()):
+            candidates[name] = p.path
     for gamma in GAMMAS:
         candidates[f"gamma {gamma:g}"] = teacher[cheapest(costs, steps, gamma)]
     tried: dict[str, float] = {}

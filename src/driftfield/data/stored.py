@@ -149,7 +149,7 @@ def stored(
 
 
 def channels_first(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-    """Images `(M, H, W)` or `(M, H, W, C)`, with 1 or 3 channels last or first, as `(M, C, H, W)`. Raises: ValueError."""
+    """Images `(M, H, W)`, or with 1 or 3 channels last or first, as `(M, C, H, W)`. Raises: ValueError for others."""
     if array.ndim == 3:
         return np.ascontiguousarray(array[:, None])
     if array.shape[-1] in (1, 3):

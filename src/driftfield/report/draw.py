@@ -30,6 +30,7 @@ from ..recipe import Sampling
 from ..train.load import home, load
 from .device import device_named
 from .files import write_samples
+from .paths import grid_of
 from .shard import shared
 
 
@@ -84,7 +85,8 @@ def draw(
         raise ValueError("--start needs --level: how much noise to add before denoising, such as --level 1")
     folder = (Path(out) if out is not None else home(run) / f"samples-{seed}").resolve()
     _check_folder(folder, force)
-    plan(process, solver=how.solver, nfe=how.nfe, grid=how.grid, level=level)  # refuses what cannot be
+    path = grid_of(run, how.grid, how.solver, how.nfe)
+    plan(process, solver=how.solver, nfe=how.nfe, grid=path, level=level)  # refuses what cannot be
     part = ranks.first(part_of, folder)
     begun = time.perf_counter()
     try:
@@ -93,6 +95,7 @@ def draw(
             replace(recipe, sampling=how).sample,
             denoiser.to(where),
             n,
+            grid=path,
             seed=seed,
             cond=_condition(labels, told, info, where),
             start=begin,

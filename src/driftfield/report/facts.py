@@ -34,7 +34,7 @@ def glance(subjects: Sequence[Subject]) -> Section:
         "weights": [_weights(s) for s in subjects],
         "held-out loss": [_held(s) for s in subjects],
         "sampling": [
-            f"{s.recipe.sampling.solver}, {s.recipe.sampling.nfe} evaluations, {s.recipe.sampling.grid} grid"
+            f"{s.recipe.sampling.solver}, {s.nfe} evaluations, {s.recipe.sampling.grid} grid"
             for s in subjects
         ],
     }

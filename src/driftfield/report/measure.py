@@ -47,7 +47,7 @@ def shown(subject: Subject, seed: int) -> tuple[Tensor, Tensor | None]:
 
 def shown_work(subject: Subject) -> int:
     """Evaluations of the network, times samples, that `shown` takes."""
-    return _count(subject.info) * subject.recipe.sampling.nfe
+    return _count(subject.info) * subject.nfe
 
 
 def columns(info: Info) -> int:

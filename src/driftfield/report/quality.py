@@ -54,7 +54,7 @@ def choose(subject: Subject) -> int:
 
 def work(subject: Subject, n: int) -> int:
     """Evaluations of the network, times samples, that curves and scores of `n` samples take."""
-    return n * (sum(p[2] for p in points(subject)) + subject.recipe.sampling.nfe)
+    return n * (sum(p[2] for p in points(subject)) + subject.nfe)
 
 
 def points(subject: Subject) -> list[tuple[str, int, int]]:

@@ -31,6 +31,7 @@ from ..train.load import find as weights_of
 from ..train.load import load
 from .device import device_named
 from .drawn import Drawn, read_drawn
+from .paths import grid_of
 from .score_table import rows_drawn, score_rows
 from .shard import shared
 
@@ -193,7 +194,12 @@ def _drawn(run: str | Path, labels: Tensor | None, how: _How) -> tuple[Drawn, in
         how.n,
         solver=how.solver,
         nfe=how.nfe,
-        grid=how.grid,
+        grid=grid_of(
+            run,
+            how.grid or recipe.sampling.grid,
+            how.solver or recipe.sampling.solver,
+            recipe.sampling.budget(how.solver, how.nfe),
+        ),
         seed=how.seed,
         cond=None if cond is None else cond.to(how.device),
         device=how.device,

@@ -41,7 +41,7 @@ def samples(subjects: Sequence[Subject], seed: int, advance: Advance) -> Section
         advance(f"{s.name}: samples", 0)
         x, labels = measure.shown(s, seed)
         how, values = measure.user(x, s.info)
-        look, nfe = look_of_run(i), s.recipe.sampling.nfe
+        look, nfe = look_of_run(i), s.nfe
         if how == "images":
             columns = measure.columns(s.info)
             names = s.info.classes[: len(x) // columns] if labels is not None else ()
@@ -116,7 +116,7 @@ def scores(
     for i, s in enumerate(subjects):
         advance(f"{s.name}: scores", 0)
         score = _lacking(section, s, partial(judge.scores, s, n, seed, trust))
-        advance("", n * s.recipe.sampling.nfe)
+        advance("", n * s.nfe)
         if score is not None:
             found[i] = score
             results[s.name]["scores"] = score

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..data.base import Info, Source
 from ..denoise.preconditioned import Preconditioned
+from ..generation import plan
 from ..recipe import Recipe
 from ..train.checkpoint import read, save
 from ..train.load import find, home, load
@@ -51,6 +52,12 @@ class Subject:
         """What a sample is in the user's own terms."""
         assert self.recipe.info is not None
         return self.recipe.info
+
+    @property
+    def nfe(self) -> int:
+        """The evaluations of the network that a sample of the recipe takes at most."""
+        how = self.recipe.sampling
+        return plan(self.recipe.objective.process, solver=how.solver, nfe=how.nfe, grid=how.grid).nfe
 
     @property
     def source(self) -> Source:

@@ -15,8 +15,8 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from ..linear import Block, Linear
-from ..spectral import Filter, Spectral
 from ..process.structured import GaussianProcess
+from ..spectral import Filter, Spectral
 from .coefficients import Values
 
 
