@@ -161,3 +161,22 @@ def test_nothing_reads_the_device_inside_the_loop(process, solver):
     last = df.sample(df.Reverse(process, denoiser), x, grid, solver, torch.Generator())
     assert last.device.type == "meta"
     assert last.dtype == torch.float32
+
+
+def test_a_solver_that_remembers_more_than_there_are_steps():
+    """By value it is refused; a name means at most its order. Restarts make short descents of a long path."""
+    process, denoiser = df.EDM(), df.Normal(df.EDM(), 0.0, 1.0)
+    with pytest.raises(ValueError, match=r"remembers 4 evaluations, but the longest descent of this path has 2 steps"):
+        df.generate(process, denoiser, (2, 3), solver=df.DEIS(4), nfe=2)
+    assert df.generate(process, denoiser, (2, 3), solver="deis", nfe=2).nfe == 2
+    climbing = torch.tensor([5.0, 2.0, 4.0, 1.0, 3.0, 0.5], dtype=torch.float64)
+    with pytest.raises(ValueError, match="has 1 step; lower its order"):
+        df.generate(process, denoiser, (2, 3), solver=df.DEIS(2), grid=climbing)
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda x, t, c=None: x[:, :1], lambda x, t, c=None: x.sum(), lambda x, t, c=None: x[:2]]
+)
+def test_a_denoiser_of_another_shape_is_named_with_its_time(wrong):
+    with pytest.raises(ValueError, match=r"returned shape \(.*\) at time 80, but for each of the data \(4, 3\)"):
+        df.generate(df.EDM(), wrong, (4, 3), nfe=5)

@@ -22,7 +22,7 @@ from .grid import named_grid, restarted
 from .names import pick
 from .process.base import Process
 from .rng import device_of, rows
-from .solve.base import Solver, cost, integrate, moves
+from .solve.base import Solver, cost, integrate, longest, moves
 from .solve.named import SOLVERS
 
 Builder = Callable[..., Tensor]
@@ -53,10 +53,29 @@ def plan(
     `grid` is a builder, called as `grid(process, steps, high=level)` (without `high` where `level` is None), the name
     of one, or a path itself, which is taken whole. `level` is the level to start from. Of an adaptive solver `nfe` is
     the ceiling (its own unless given), shared by the moves of the path, which is the shortest that the builder makes.
-    Raises: ValueError where not even one step fits, or a given path costs more than `nfe`.
+    Raises: ValueError where not even one step fits, a given path costs more than `nfe`, or a multistep solver that is
+            given by value remembers more evaluations than there are steps.
     """
-    if isinstance(solver, str):
-        solver = pick(solver, SOLVERS, "solver")()
+    chosen = pick(solver, SOLVERS, "solver")() if isinstance(solver, str) else solver
+    found = _planned(process, chosen, nfe, grid, level, again, each)
+    steps = longest(found.path, found.solver, again)
+    if not isinstance(solver, str) and steps < chosen.remembered:  # a name means at most its order
+        raise ValueError(
+            f"{solver} remembers {chosen.remembered} evaluations, but the longest descent of this path has {steps} "
+            f"step{'s' if steps > 1 else ''}; lower its order, or raise nfe"
+        )
+    return found
+
+
+def _planned(
+    process: Process,
+    solver: Solver,
+    nfe: int | None,
+    grid: str | Builder | Tensor,
+    level: float | None,
+    again: Solver | None,
+    each: int,
+) -> Plan:
     if nfe is not None and nfe < each:
         per = f"; one estimate of this denoiser costs {each}" if each > 1 else ""
         raise ValueError(f"nfe counts evaluations of the denoiser and must be at least {each}, got {nfe}{per}")

@@ -187,7 +187,7 @@ def restart(
     inner grid, so a descent has `points - 1` steps, even in `level^(1 / rho)`. `low` moves to a point of the grid:
     the "nearest" one, or the one "below" or "above" it; `high` is used as given. Levels on one point run in the order
     given. Without `process`, times are taken to be levels, as they are for EDM and PFGM++.
-    Raises: ValueError where `low` meets the start or the end of the grid, or `high` is not above it.
+    Raises: ValueError where `low` meets the start or the end of the grid, or `high` is not above it or above the grid.
     Source: Xu et al. 2023, Alg. 1. [xu2023restart]
     """
     level, time = _clocks(process)
@@ -204,6 +204,8 @@ def restart(
             raise ValueError(
                 f"a restart climbs from {bottom:.4g} (low={low} on the grid) to a higher level, got {high}"
             )
+        if high > at[0] * (1 + 1e-9):  # but for the rounding of a level that was a time
+            raise ValueError(f"the restart level high={high} is above {at[0]:.4g}, where the grid begins")
         fraction = torch.linspace(0, 1, points, dtype=torch.float64)
         inner = time((high ** (1 / rho) + fraction * (bottom ** (1 / rho) - high ** (1 / rho))) ** rho)
         inner[0], inner[-1] = time(_double(high)), grid[index]

@@ -27,7 +27,7 @@ from .solve.base import Solver, integrate, sample
 from .solve.exponential import held
 from .solve.rk import Heun
 
-GAMMAS = (0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2, 1.3)
+GAMMAS = (0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2)
 
 
 @dataclass(frozen=True, eq=False)

@@ -175,5 +175,5 @@ def test_two_items_are_enough():
 
 def test_one_item_to_train_on_is_too_few_and_the_data_are_named():
     source = stored(np.array([[1.0, 2.0], [0.0, 1.0]]))
-    with pytest.raises(ValueError, match=r"two\.npy has 1 item to train on, and its scales are distances"):
+    with pytest.raises(ValueError, match=r"two\.npy has 1 item to train on, too few to take scales from"):
         describe(source, name="two.npy")

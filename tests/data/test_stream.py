@@ -291,8 +291,8 @@ print(mapped - begun, peak() - begun)
 def test_memory_stays_below_the_size_of_the_file(tmp_path):
     """A file of 128 MiB takes at most 64 MiB more of a process that learned a small one: pages read are given back.
 
-    A chunk of the survey and its copies, some in float64, are 30 MiB of it. In memory the same takes more than that bound, though what
-    the small set has left free is used again: so the test can tell.
+    A chunk of the survey and its copies, some in float64, are 30 MiB of it. In memory the same takes more than that
+    bound, though what the small set has left free is used again: so the test can tell.
     """
     block = RNG.normal(size=(2**12, 1024)).astype(np.float32)
     np.save(tmp_path / "small.npy", block[:600])

@@ -104,6 +104,9 @@ def test_vp_and_edm_agree_after_the_change_of_variables():
     torch.testing.assert_close(other / vp.alpha(times[-1]), there, rtol=0, atol=1e-8)
 
 
+LEVELS = ("rho1", "rho2", "rho3", "rho4", "dpm2", "dpm3", "gddim-pc")  # need a finite level at the top
+
+
 @pytest.mark.parametrize("solver", sorted(SOLVERS))
 @pytest.mark.parametrize("process", [*GAUSSIAN, df.PFGMPP(D=2.0)], ids=name)
 @pytest.mark.parametrize("nfe", [1, 2, 5, 20, 33])
@@ -113,13 +116,11 @@ def test_counted_evaluations_keep_the_budget(process, solver, nfe):
     per_step = {"heun": 2, "rk4": 4, "rho2": 2, "rho3": 3, "rho4": 4, "dpm2": 2, "dpm3": 3, "gddim-pc": 2}.get(
         solver, 1
     )
-    if isinstance(process, df.Rectified) and solver[:3] in ("rho", "dpm") and solver[-1] in "1234":
+    if isinstance(process, df.Rectified) and solver in LEVELS:
         with pytest.raises(ValueError, match="keeps no signal"):
-            df.generate(process, counted, (3, 2), solver=solver, nfe=max(nfe, per_step + 1))
+            df.generate(process, counted, (3, 2), solver=solver, nfe=max(nfe, 5))
         return
-    if (
-        isinstance(process, df.VE) and nfe < per_step and solver != "gddim-pc"
-    ):  # VE has no step to 0, which would cost one
+    if isinstance(process, df.VE) and nfe < per_step and solver != "gddim-pc":  # it has no step to 0, which costs one
         with pytest.raises(ValueError, match=f"costs {per_step} evaluations, more than nfe={nfe}"):
             df.generate(process, counted, (3, 2), solver=solver, nfe=nfe)
         return
@@ -139,6 +140,8 @@ def test_counted_evaluations_keep_the_budget(process, solver, nfe):
 @pytest.mark.parametrize("process", [df.EDM(), df.VP(), df.PFGMPP(D=8.0), df.Rectified()], ids=name)
 def test_paths_that_climb_keep_the_budget(process, path):
     for solver in SOLVERS:
+        if isinstance(process, df.Rectified) and solver in LEVELS:
+            continue
         counted = Counted(df.Point(torch.tensor([0.3, -0.2])))
         drawn = df.generate(process, counted, (3, 2), solver=solver, nfe=40, grid=path)
         assert counted.calls == drawn.nfe <= 40
@@ -194,8 +197,7 @@ def test_restart_leaves_the_exact_marginal_alone(process):
 
 def test_again_solves_between_a_climb_and_its_return():
     grid = df.restart(df.karras(df.EDM(), 6), [(4, 2, 0.3, 3.0)])
-    used = [(t.item(), s.item(), by) for t, s, by in moves(grid, df.Euler(), df.RK4())]
-    inside = [by for t, s, by in used if by is not None and isinstance(by, df.RK4)]
+    inside = [move for move in moves(grid, df.Euler(), df.RK4()) if isinstance(move.by, df.RK4)]
     assert len(inside) == 6
     assert cost(grid, df.Euler(), df.RK4()) == 6 + 6 * 4
 
@@ -213,11 +215,11 @@ def test_a_path_that_ends_higher_encodes_and_adds_no_noise():
 def test_a_closed_path_adds_noise():
     """`[t, T, t]` is a climb and a return; the two climbs of `[t, T, t, T, t]` likewise. Only ending above encodes."""
     low, high = 0.5, 2.0
-    kinds = lambda *path: [by is None for _, _, by in moves(torch.tensor(path), df.Euler())]
+    kinds = lambda *path: [move.by is None for move in moves(torch.tensor(path), df.Euler())]
     assert kinds(low, high, low) == [True, False]
     assert kinds(low, high, low, high, low) == [True, False, True, False]
     assert kinds(low, high, 1.0) == [False, False]
-    inner = [by for _, _, by in moves(torch.tensor([low, high, low]), df.Euler(), df.RK4())]
+    inner = [move.by for move in moves(torch.tensor([low, high, low]), df.Euler(), df.RK4())]
     assert inner == [None, df.RK4()]
 
 

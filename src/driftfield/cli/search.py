@@ -18,7 +18,7 @@ def search(
     trust: Annotated[list[str] | None, typer.Option(help="Package whose modules the run may import")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON record")] = False,
 ) -> None:
-    """Find the times that suit a model, a solver and a budget; keep them for `sample RUN --grid searched`."""
+    """Find the times that suit a model, a solver and a budget; keep them as the grid `searched`."""
     import json as js
 
     from ..report.paths import search as searched

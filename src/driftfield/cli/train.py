@@ -36,7 +36,7 @@ def train(
     dry: Annotated[bool, typer.Option("--dry", help="Print the recipe and stop")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON line per report")] = False,
 ) -> None:
-    """Train a model. The same command again resumes the run. `torchrun -m driftfield -- train ...` uses many processes."""
+    """Train a model. The same command again resumes the run. `torchrun -m driftfield -- train ...` shares the work."""
     from .build import asked_recipe
 
     device = "cpu" if cpu else ""

@@ -31,10 +31,10 @@ def column_of(series: Any, train: npt.NDArray[np.int64], *, category: bool = Fal
     present, learned = series.dropna(), series.iloc[train].dropna()
     if not len(learned):
         raise ValueError(f"the column {name!r} holds no values; leave it out with --set data.drop={name}")
-    if kind == object and (odd := next((v for v in present if not isinstance(v, Hashable)), None)) is not None:
+    if kind.kind == "O" and (odd := next((v for v in present if not isinstance(v, Hashable)), None)) is not None:
         raise ValueError(
-            f"the column {name!r} holds {type(odd).__name__} values, which are neither numbers nor text; make columns of "
-            f"what is in them, or leave it out with --set data.drop={name}"
+            f"the column {name!r} holds {type(odd).__name__} values, which are neither numbers nor text; make columns "
+            f"of what is in them, or leave it out with --set data.drop={name}"
         )
     known = [_plain(v) for v in sorted(present.unique(), key=lambda v: (str(type(v)), v))]
     if isinstance(kind, pd.CategoricalDtype):

@@ -83,8 +83,8 @@ class Info:
         """Samples `(n, *shape)` of the model in the user's units, a NumPy array; rows of a table as a DataFrame.
 
         Images become uint8, `(n, H, W)` if grey and `(n, H, W, C)` if not: limited to [-1, 1], because 8 bits hold no
-        more, and rounded half up. Everything else is worked out in float64 `(n, *shape)`, and becomes float32 unless that
-        is too coarse: steps over a thousandth of `scale`, anywhere within a thousand of it from `shift`.
+        more, and rounded half up. Everything else, `(n, *shape)`, is worked out in float64 and becomes float32 unless
+        that is too coarse: with steps over a thousandth of `scale`, anywhere within a thousand of it from `shift`.
         Raises: ValueError for a wrong shape, or samples that are NaN or infinite.
         """
         self._check(x)

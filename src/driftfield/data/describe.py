@@ -109,10 +109,7 @@ def describe(source: Source, seed: int = 0, name: str = "the data set") -> Facts
     info = source.info
     x, labels = source.train()
     if len(x) < 2:
-        raise ValueError(
-            f"{name} has {len(x)} item to train on, and its scales are distances between 2 or more; add items, or name "
-            "a recipe to train by"
-        )
+        raise ValueError(f"{name} has {len(x)} item to train on, too few to take scales from; name a recipe")
     held, _ = source.some_held(max(2, MOST // 4 // math.prod(info.shape)), seeded(seed, _SUBSET))
     flat, held = x.flatten(1), held.flatten(1)
     gone = flat.isnan().double().mean(0) if info.incomplete else torch.zeros(flat.shape[1], dtype=torch.float64)

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ class TableSource(Source):
 def read_table(path: str | os.PathLike[str]) -> Any:
     """The pandas DataFrame in a `.csv`, `.tsv` (each also with `.gz`) or `.parquet` file, its rows counted from 0.
 
-    In text, an empty cell is missing, and `NaN` or `nan` too in a column of numbers; whole numbers with gaps are `Int64`.
+    In text, an empty cell is missing, and NaN or nan too in a column of numbers; whole numbers with gaps are `Int64`.
     Raises: ImportError without pandas (or pyarrow, for Parquet); FileNotFoundError, or ValueError for a file that is
     empty, damaged, names two columns alike, or has a line with more fields than columns.
     """
@@ -162,10 +163,7 @@ def read_table(path: str | os.PathLike[str]) -> Any:
         raise FileNotFoundError(f"there is no file {path}")
     separator = "\t" if ".tsv" in (s.lower() for s in path.suffixes) else ","
     try:
-        if parquet:
-            names = pq.read_schema(path).names
-        else:
-            names = next(_lines(path, separator), (1, []))[1]
+        names = pq.read_schema(path).names if parquet else next(_lines(path, separator), (1, []))[1]
     except _DAMAGE as error:
         raise ValueError(f"{path} cannot be read as a table ({error})") from None
     if not names:
@@ -198,8 +196,8 @@ def _overlong(path: Path, separator: str, columns: int) -> str:
             if len(row) > columns:
                 return (
                     f"line {at} of {path} has {len(row)} fields, separated by {separator!r}, but its header has "
-                    f"{columns}; correct the line, or separate fields by commas in a .csv, by tabs in a .tsv, and write "
-                    "decimal points"
+                    f"{columns}; correct the line, or separate fields by commas in a .csv, by tabs in a .tsv, and "
+                    "write decimal points"
                 )
     return ""
 
@@ -208,29 +206,18 @@ def _parsed(path: Path, separator: str) -> Any:
     """A text as a DataFrame. Raises: ValueError for what pandas cannot read, or would read in part alone."""
     import pandas as pd
 
-    def read(missing: tuple[str, ...], **options: Any) -> Any:
+    read = partial(pd.read_csv, path, sep=separator, low_memory=False, index_col=False, keep_default_na=False)
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # of fields that it would drop
-            try:
-                return pd.read_csv(
-                    path,
-                    sep=separator,
-                    low_memory=False,
-                    index_col=False,
-                    keep_default_na=False,
-                    na_values=missing,
-                    **options,
-                )
-            except pd.errors.ParserWarning as warning:
-                raise ValueError(str(warning)) from None
-
-    frame = read(("",))
-    again = [name for name in frame if _perhaps_whole(frame[name])]
-    if again:
-        better = read(("", *_NAN), usecols=again, dtype_backend="numpy_nullable")
-        for name in again:
-            whole = pd.api.types.is_integer_dtype(better[name].dtype)
-            frame[name] = better[name] if whole else better[name].astype(np.float64)
+            frame = read(na_values=[""])
+            again = [name for name in frame if _perhaps_whole(frame[name])]
+            better = read(na_values=["", *_NAN], usecols=again, dtype_backend="numpy_nullable") if again else {}
+    except pd.errors.ParserWarning as warning:
+        raise ValueError(str(warning)) from None
+    for name in again:
+        whole = pd.api.types.is_integer_dtype(better[name].dtype)
+        frame[name] = better[name] if whole else better[name].astype(np.float64)
     return frame
 
 

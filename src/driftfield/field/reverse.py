@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..denoise.base import Denoiser
-from ..process.base import Process
+from ..process.base import Process, check_end
 from ..rng import Rng
 from .base import Field
 
@@ -28,8 +27,15 @@ class Reverse(Field):
     s_noise: float = 1.0
 
     def predict(self, x: Tensor, t: Tensor) -> Tensor:
-        """The denoiser's estimate at the state `x`."""
-        return self.denoiser(x, t, self.cond)
+        """The denoiser's estimate at the state `x`. Raises: ValueError for one of another shape than the data."""
+        y = self.denoiser(x, t, self.cond)
+        if y.shape != (expected := self.process.data(x).shape):
+            at = f"time {t.item():.6g}" if t.ndim == 0 else f"{len(t)} times from {t[0].item():.6g}"
+            raise ValueError(
+                f"the denoiser returned shape {tuple(y.shape)} at {at}, but for each of the data {tuple(expected)} it "
+                "must return an estimate of that datum"
+            )
+        return y
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         return self.process.velocity(x, t, self.predict(x, t))
@@ -40,11 +46,7 @@ class Reverse(Field):
         For `alpha = 1` this is the Euler step; on VP, whose noise falls like `sqrt(t)`, Euler would leave half of it.
         Raises: ValueError where the process still carries noise at time 0 (VE): the estimate is not the state there.
         """
-        if self.process.level(torch.zeros((), dtype=torch.float64)) != 0:
-            raise ValueError(
-                f"{type(self.process).__name__} carries noise at time 0, so no path of it ends there; "
-                f"end the path at span[0]={self.process.span[0]:g}"
-            )
+        check_end(self.process)
         return self.predict(x, t)
 
     def diffuse(self, x: Tensor, s: Tensor, t: Tensor, rng: Rng) -> Tensor:

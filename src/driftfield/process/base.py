@@ -193,6 +193,15 @@ def check_span(span: tuple[float, float]) -> None:
         raise ValueError(f"span must be (least, most) noise with 0 <= least < most, got {span}")
 
 
+def check_end(process: Process) -> None:
+    """Raise a ValueError unless `process` carries no noise at time 0, so that a path can end there."""
+    if process.level(torch.zeros((), dtype=torch.float64)) != 0:
+        raise ValueError(
+            f"{type(process).__name__} carries noise at time 0, so no path of it ends there; "
+            f"end the path at span[0]={process.span[0]:g}"
+        )
+
+
 def check_climb(s: Tensor, t: Tensor) -> None:
     """Raise a ValueError unless `0 <= s <= t`.
 

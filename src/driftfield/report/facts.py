@@ -34,8 +34,7 @@ def glance(subjects: Sequence[Subject]) -> Section:
         "weights": [_weights(s) for s in subjects],
         "held-out loss": [_held(s) for s in subjects],
         "sampling": [
-            f"{s.recipe.sampling.solver}, {s.nfe} evaluations, {s.recipe.sampling.grid} grid"
-            for s in subjects
+            f"{s.recipe.sampling.solver}, {s.nfe} evaluations, {s.recipe.sampling.grid} grid" for s in subjects
         ],
     }
     rows = tuple(Row(name, tuple(cells)) for name, cells in columns.items())

@@ -23,6 +23,7 @@ class Solver(ABC):
 
     order: int
     adaptive: bool = False  # whether it chooses its own steps within a move
+    remembered: int = 1  # evaluations in its memory, this step's among them, once that is full
 
     def init(self) -> Any:
         """The memory with which a path begins; None for one-step methods."""
@@ -104,6 +105,16 @@ def moves(grid: Tensor, solver: Solver, again: Solver | None = None) -> Iterator
             used.add(id(by))
             if base is not None and s <= base:
                 base = None
+
+
+def longest(grid: Tensor, solver: Solver, again: Solver | None = None) -> int:
+    """The most steps that `solver` makes on a path without forgetting."""
+    best = run = 0
+    for move in moves(grid, solver, again):
+        if move.by is solver:
+            run = 1 if move.fresh else run + 1
+            best = max(best, run)
+    return best
 
 
 def cost(grid: Tensor, solver: Solver, again: Solver | None = None) -> int:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 
 from ..linear import Linear, Scalar
-from ..process.base import Isotropic
+from ..process.base import Isotropic, check_end
 from ..process.gaussian import GaussianProcess
 
 FORMS, CLOCKS = ("noise", "data"), ("t", "rho", "log")
@@ -74,10 +74,13 @@ def coefficients(
     `form` says what is remembered, `clock` in what it is a polynomial: the process's time, the level `rho`, or its
     logarithm. Where the level is infinite or, in the logarithm, 0, fewer values are used (the limit of the formula):
     the tuple may be shorter than `nodes`. Only scalar processes have clocks other than "t".
-    Raises: ValueError for a form or clock that the process does not have; TypeError for a process without linear maps.
+    Raises: ValueError for a form or clock that the process does not have, and for `s = 0` where noise is left there;
+            TypeError for a process without linear maps.
     Source: Zhang and Chen 2023, Eq. 15; Zhang et al. 2023, Eq. 19; Lu et al. 2023, Sec. 4.
             [zhang2023deis] [zhang2023gddim] [lu2023dpmpp]
     """
+    if s == 0:
+        check_end(process)
     if isinstance(process, Isotropic):
         return _scalar(process, form, clock, nodes, t, s)
     if not isinstance(process, GaussianProcess):

@@ -57,6 +57,11 @@ class Exponential(Solver):
         for name, known in (("form", FORMS), ("clock", CLOCKS), ("corrector", CORRECTORS)):
             pick(getattr(self, name), {k: k for k in known}, name)
 
+    @property
+    def remembered(self) -> int:  # type: ignore[override]
+        """`order`."""
+        return self.order
+
     def init(self) -> Memory:
         return Memory()
 
@@ -161,6 +166,11 @@ class IPNDM(Solver):
     def __post_init__(self) -> None:
         if self.order not in (1, 2, 3, 4):
             raise ValueError(f"order is the number of evaluations remembered, 1 to 4, got {self.order}")
+
+    @property
+    def remembered(self) -> int:  # type: ignore[override]
+        """`order`."""
+        return self.order
 
     def init(self) -> tuple[Tensor, ...]:
         return ()

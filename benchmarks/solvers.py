@@ -1,0 +1,274 @@
+"""Error against evaluations of every solver, ours beside those of diffusers and k-diffusion, on one and the same flow.
+
+    python benchmarks/solvers.py mixture/EDM mixture/VP mixture/PFGM++ cifar/EDM cifar/VP
+    python benchmarks/solvers.py run --run runs/quality-fashion/PFGMPP-D-128-0
+    python benchmarks/solvers.py --tables --figure docs/images/solvers.webp
+
+The error is the root-mean-square distance, in units of the data, to 1,000 steps of Heun's method from the same start; a
+standard error beside it comes from the trajectories. A row is a method, a column a number of evaluations, and a cell the
+best that the method does over its spacings (ours: karras, power, geometric; the peers': those that they offer).
+`searched` is a path searched for this very denoiser. `auto` is one choice, made from the process and the number alone.
+Results are kept in FOLDER, a file for each case, and what is there is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from peers import Problem, Walk, peers
+from torch import Tensor
+
+import driftfield as df
+from driftfield.field.reverse import Reverse
+from driftfield.field.wrap import Counted
+from driftfield.generation import first_state
+from driftfield.grid import geometric, karras, power
+from driftfield.linear import expand, flat
+from driftfield.process.base import Isotropic
+from driftfield.rng import normal, rows, seeded
+from driftfield.solve.base import Solver, sample
+
+NFES = (5, 6, 8, 10, 15, 20, 35)
+GRIDS: dict[str, Any] = {"karras": karras, "power": power, "geometric": geometric}
+PROCESSES: dict[str, Callable[[], Isotropic]] = {"EDM": df.EDM, "VP": df.VP, "PFGM++": partial(df.PFGMPP, 128.0)}
+OURS: dict[str, Solver] = {
+    "Heun": df.Heun(),
+    "RK4": df.RK4(),
+    "rho-RK 2": df.RhoRK(2),
+    "rho-RK 3": df.RhoRK(3),
+    "DPM-Solver 2": df.DPMSolver(2),
+    "DPM-Solver 3": df.DPMSolver(3),
+    "DDIM": df.DDIM(),
+    "DEIS 2": df.DEIS(2),
+    "DEIS 3": df.DEIS(3),
+    "DEIS 4": df.DEIS(4),
+    "rho-DEIS 3": df.DEIS(3, clock="rho"),
+    "log-DEIS 3": df.DEIS(3, clock="log"),
+    "iPNDM 3": df.IPNDM(3),
+    "iPNDM 4": df.IPNDM(4),
+    "DPM-Solver++ 2M": df.DPMSolverPP(2),
+    "DPM-Solver++ 3M": df.DPMSolverPP(3),
+    "UniPC 2": df.UniPC(2),
+    "UniPC 3": df.UniPC(3),
+}
+SEARCHED = "DEIS 3"
+SEED, FINE = 0, 1000
+
+
+class Heavy:
+    """The exact denoiser of a mixture under Student's t, by a fixed rule for the variance: `df.Mixture`, but fast.
+
+    The logarithm of the variance runs evenly over [-1.5, 1.5], where all of it is at D = 128; `check` compares.
+    """
+
+    def __init__(self, mixture: df.Mixture, freedom: float):
+        self.means, self.log_weights = mixture.means.double(), mixture.weights.double().log()
+        self.values, self.axes = torch.linalg.eigh(mixture.covariances.double())
+        self.centre = torch.einsum("ki,kij->kj", self.means, self.axes)
+        self.w = torch.linspace(-1.5, 1.5, 160, dtype=torch.float64)
+        self.prior = -freedom / 2 * (self.w + torch.expm1(-self.w))
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
+        turned = torch.einsum("bi,kij->kbj", x.double(), self.axes) - self.centre[:, None]
+        spread = self.values[:, None] + t.double() ** 2 * self.w.exp()[:, None]  # (K, J, N)
+        log = -(turned.square() @ (1 / spread).mT + spread.log().sum(2)[:, None]) / 2  # (K, B, J)
+        log = log + self.prior + self.log_weights[:, None, None]
+        share = (log - log.amax((0, 2), keepdim=True)).exp()
+        share = share / share.sum((0, 2), keepdim=True)
+        gain = share @ (self.values[:, None] / spread)  # (K, B, N)
+        y = torch.einsum("kbj,kij->bi", gain * turned, self.axes) + share.sum(2).T @ self.means
+        return y.to(x.dtype)
+
+
+def mixture(process: Isotropic) -> tuple[Any, tuple[int, ...]]:
+    """24 overlapping Gaussians in 64 dimensions: deviations fall like 1 / sqrt(axis), two thirds of variance is means."""
+    rng, K, N = seeded(SEED, 64), 24, 64
+    fall = torch.arange(1, N + 1, dtype=torch.float64) ** -0.5
+    means = normal(torch.empty(K, N, dtype=torch.float64), rng) * fall
+    axes = torch.linalg.qr(normal(torch.empty(K, N, N, dtype=torch.float64), rng))[0]
+    covariances = axes @ ((fall.square() / 2)[None, :, None] * axes.mT)
+    scale = 0.5 / (1.5 * fall.square().mean()).sqrt()  # a deviation of about 1/2 for each number
+    means, covariances = scale * means, scale**2 * covariances
+    weights = torch.full((K,), 1 / K, dtype=torch.float64)
+    exact = df.Mixture(process, weights, means, (covariances + covariances.mT) / 2)
+    if math.isinf(process.freedom):
+        return exact, (N,)
+    fast = Heavy(exact, process.freedom)
+    for level in (0.01, 0.3, 5.0, 80.0):
+        t = torch.tensor(level, dtype=torch.float64)
+        x = process.perturb(means[:2], t, rng)
+        if not torch.allclose(fast(x, t), exact(x, t), atol=1e-7):
+            raise RuntimeError(f"the fixed rule of {Heavy.__name__} misses the exact mean at level {level}")
+    return fast, (N,)
+
+
+def cifar(process: Isotropic) -> tuple[Any, tuple[int, ...]]:
+    """The exact denoiser of the first 5,000 pictures of CIFAR-10."""
+    from driftfield.data.cifar import CIFAR10
+
+    x = torch.cat([part for part, _ in islice(CIFAR10().load().parts(5000), 1)])
+    return df.Empirical(process, x), tuple(x.shape[1:])
+
+
+@dataclass(frozen=True)
+class Case:
+    """A denoiser of a process, and the starts of `n` trajectories."""
+
+    name: str
+    n: int
+    run: Path | None = None
+
+    @cached_property
+    def parts(self) -> tuple[Isotropic, Any, tuple[int, ...]]:
+        """The process, the denoiser, the shape of a datum."""
+        if self.name == "run":
+            process, denoiser, recipe = df.load(self.run)
+            return process, denoiser, recipe.info.shape
+        kind, process = self.name.split("/")
+        law = PROCESSES[process]()
+        return law, *{"mixture": mixture, "cifar": cifar}[kind](law)
+
+    @cached_property
+    def cond(self) -> Any:
+        """The classes in turn, where the model has any."""
+        if self.name != "run":
+            return None
+        classes = len(df.load(self.run)[2].info.classes)
+        return torch.arange(self.n) % classes if classes else None
+
+    def start(self, seed: int = SEED) -> Tensor:
+        """`(n, *data)`: the state at the most noise."""
+        process, _, shape = self.parts
+        top = torch.tensor(process.span[1], dtype=torch.float64)
+        return first_state(process, top, (self.n, *shape), rows(seed, 0, self.n), torch.float32)
+
+    def field(self, denoiser: Any = None) -> Reverse:
+        """The flow."""
+        return Reverse(self.parts[0], denoiser or self.parts[1], self.cond)
+
+    def reference(self) -> Tensor:
+        """The end of 1,000 steps of Heun's method."""
+        return sample(self.field(), self.start(), karras(self.parts[0], FINE), df.Heun(), torch.Generator())
+
+    def problem(self, denoiser: Any) -> Problem:
+        """The same flow for a peer."""
+        process, cond = self.parts[0], self.cond
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            t = process.time(sigma)
+            return denoiser((expand(process.alpha(t), x) * x).float(), t, cond).to(x.dtype)
+
+        low, high = (torch.tensor(v, dtype=torch.float64) for v in process.span)
+        even = process.level(torch.linspace(low, high, 1000, dtype=torch.float64))
+        ends = even[0].item(), even[-1].item()
+        # A table even in time is that of discrete models; EDM's time is the level, whose table nobody would make even.
+        levels = even if process.alpha(high) < 1 else torch.linspace(*(v ** (1 / 7) for v in ends), 1000).double() ** 7
+        levels[0], levels[-1] = ends
+        return Problem(levels, denoise, self.start() / expand(process.alpha(high), self.start()).float())
+
+
+def ours(case: Case, solver: Any, grid: Any, nfe: int, denoiser: Any) -> Tensor | None:
+    """Where our solver ends, or None where not one step fits."""
+    try:
+        route = df.plan(case.parts[0], solver=solver, nfe=nfe, **({} if grid is None else {"grid": grid}))
+    except ValueError:
+        return None
+    return sample(case.field(denoiser), case.start(), route.path, route.solver, torch.Generator())
+
+
+def searched(case: Case, nfe: int, denoiser: Any) -> Tensor:
+    """Where the solver ends on a path found with other starts."""
+    process, plain, shape = case.parts
+    n = min(case.n, 16)
+    cond = None if case.cond is None else case.cond[:n]
+    found = df.search_grid(process, plain, (n, *shape), nfe=nfe, solver=OURS[SEARCHED], seed=SEED + 1, cond=cond)
+    ended = ours(case, OURS[SEARCHED], found.path, nfe, denoiser)
+    assert ended is not None
+    return ended
+
+
+def everything(case: Case) -> dict[str, Callable[[int, Any], Tensor | None]]:
+    """All rows, by `method (spacing)`: given a number of evaluations and a denoiser, where they end."""
+    table: dict[str, Callable[[int, Any], Tensor | None]] = {
+        "auto": lambda nfe, d: ours(case, "auto", None, nfe, d),
+    }
+
+    def peer(walk: Walk) -> Callable[[int, Any], Tensor | None]:
+        return lambda nfe, d: walk(case.problem(d), nfe)
+
+    table |= {name: peer(walk) for name, walk in peers().items()}
+    for name, solver in OURS.items():
+        for label, grid in GRIDS.items():
+            table[f"{name} ({label})"] = lambda nfe, d, s=solver, g=grid: ours(case, s, g, nfe, d)
+    table[f"searched {SEARCHED}"] = lambda nfe, d: searched(case, nfe, d)
+    return table
+
+
+def measure(case: Case, folder: Path, only: str = "", again: str = "") -> dict[str, Any]:
+    """The squared distances of each trajectory, by row and number of evaluations: measured, or read where they were."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = case.name.replace("/", "-")
+    file, goal = folder / f"{stem}.json", folder / f"{stem}-{case.n}.pt"
+    kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    began = time.monotonic()
+    if not goal.exists():
+        torch.save(case.reference(), goal)
+    ends = torch.load(goal)
+    for name, end in everything(case).items():
+        if only not in name:
+            continue
+        for nfe in NFES:
+            cells = kept.setdefault(name, {})
+            if str(nfe) in cells and not (again and again in name):
+                continue
+            counted = Counted(case.parts[1])
+            with torch.no_grad():
+                x = end(nfe, counted)
+            if x is None:
+                cells[str(nfe)] = None
+            else:
+                if counted.calls > nfe:
+                    raise RuntimeError(f"{name} spent {counted.calls} evaluations of {nfe}")
+                cells[str(nfe)] = flat(x.double() - ends.double()).square().mean(1).tolist()
+        print(f"\r{case.name} {time.monotonic() - began:5.0f} s  {name:50}", end="", file=sys.stderr, flush=True)
+        file.write_text(json.dumps(kept))
+    print(file=sys.stderr)
+    return kept
+
+
+def rms(cell: list[float] | None) -> float:
+    """The root of the mean; infinite where nothing was or came out."""
+    value = math.inf if cell is None else (sum(cell) / len(cell)) ** 0.5
+    return value if math.isfinite(value) else math.inf
+
+
+def main() -> None:
+    """Measure the cases, or print the tables of those that were."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cases", nargs="*", help="mixture/EDM, mixture/VP, mixture/PFGM++, cifar/EDM, cifar/VP, run")
+    parser.add_argument("--run", type=Path, help="a trained run, for the case `run`")
+    parser.add_argument("-n", "--number", type=int, help="trajectories [128 of a mixture, else 32]")
+    parser.add_argument("--folder", type=Path, default=Path("runs/solvers"))
+    parser.add_argument("--only", default="", help="rows whose name holds this")
+    parser.add_argument("--again", default="", help="rows to measure again")
+    options = parser.parse_args()
+    for name in options.cases:
+        case = Case(name, options.number or (128 if name.startswith("mixture") else 32), options.run)
+        kept = measure(case, options.folder, options.only, options.again)
+        for row, cells in kept.items():
+            print(f"{row:48}", *(f"{rms(cells.get(str(n))):9.2e}" for n in NFES))
+
+
+if __name__ == "__main__":
+    main()
