@@ -204,7 +204,7 @@ def restart(
             raise ValueError(
                 f"a restart climbs from {bottom:.4g} (low={low} on the grid) to a higher level, got {high}"
             )
-        if high > at[0] * (1 + 1e-9):  # but for the rounding of a level that was a time
+        if high > at[0] and not math.isclose(high, at[0].item(), rel_tol=1e-9):  # a level that was a time is rounded
             raise ValueError(f"the restart level high={high} is above {at[0]:.4g}, where the grid begins")
         fraction = torch.linspace(0, 1, points, dtype=torch.float64)
         inner = time((high ** (1 / rho) + fraction * (bottom ** (1 / rho) - high ** (1 / rho))) ** rho)

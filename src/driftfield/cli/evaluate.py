@@ -38,8 +38,12 @@ def evaluate(
     subsets: Annotated[int, typer.Option(help="Random halves that give standard errors; 0 for none")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of the samples")] = 0,
     nfe: Annotated[int | None, typer.Option(help="Most network evaluations per sample [recipe's]")] = None,
-    solver: Annotated[str | None, typer.Option(help="Solver: euler, heun, rk4 [recipe's]")] = None,
-    grid: Annotated[str | None, typer.Option(help="Grid of times [recipe's]")] = None,
+    solver: Annotated[
+        str | None, typer.Option(help="Solver: heun, deis, dpm++2m, unipc, gddim, dormand-prince, ... [recipe's]")
+    ] = None,
+    grid: Annotated[
+        str | None, typer.Option(help="Grid: natural, geometric, power, restart, searched, ... [recipe's]")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Where the data are, if they have moved")] = None,
     batch: Annotated[int, typer.Option(help="Samples drawn at once")] = 256,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [cuda if there is one]")] = None,

@@ -22,9 +22,11 @@ def sample(
     draws: Annotated[int, typer.Option(help="With --impute: how many draws for each row")] = 1,
     seed: Annotated[int, typer.Option(help="Seed; sample i depends on it and on i alone")] = 0,
     nfe: Annotated[int | None, typer.Option(help="Most network evaluations per sample [recipe's]")] = None,
-    solver: Annotated[str | None, typer.Option(help="Solver: euler, heun, rk4 [recipe's]")] = None,
+    solver: Annotated[
+        str | None, typer.Option(help="Solver: heun, deis, dpm++2m, unipc, gddim, dormand-prince, ... [recipe's]")
+    ] = None,
     grid: Annotated[
-        str | None, typer.Option(help="Grid: natural, karras, geometric, uniform, power [recipe's]")
+        str | None, typer.Option(help="Grid: natural, karras, geometric, uniform, power, restart, searched [recipe's]")
     ] = None,
     start: Annotated[Path | None, typer.Option(help="Image or .npy sample to start from, noised to --level")] = None,
     level: Annotated[float | None, typer.Option(help="Noise level to start from, in units of the model's data")] = None,

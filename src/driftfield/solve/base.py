@@ -87,23 +87,26 @@ def moves(grid: Tensor, solver: Solver, again: Solver | None = None) -> Iterator
     climb. `again` solves between a climb and the return
     to the level the climb began at. Raises: ValueError for a path of fewer than two times, or with a repeated time.
     """
-    if grid.ndim != 1 or len(grid) < 2:
-        raise ValueError(f"a path is a 1-d tensor of two times or more, got shape {tuple(grid.shape)}")
-    if bool((grid[1:] == grid[:-1]).any()):
+    if isinstance(grid, Tensor) and grid.ndim != 1 or len(grid) < 2:
+        shape = tuple(grid.shape) if isinstance(grid, Tensor) else (len(grid),)
+        raise ValueError(f"a path is a 1-d tensor of two times or more, got shape {shape}")
+    known = grid.tolist() if isinstance(grid, Tensor) else grid
+    if any(a == b for a, b in pairwise(known)):
         raise ValueError("a path repeats a time; neighbouring times must differ")
-    downhill = bool(grid[-1] <= grid[0])
-    base: Tensor | None = None
+    times = grid if isinstance(grid, Tensor) else [torch.tensor(v, dtype=torch.float64) for v in grid]
+    downhill = known[-1] <= known[0]
+    base: float | None = None
     used: set[int] = set()  # since the last climb
-    for t, s in pairwise(grid):
-        if downhill and s > t:
-            base = t if base is None else torch.minimum(base, t)
+    for (t, s), (begin, end) in zip(pairwise(times), pairwise(known), strict=True):
+        if downhill and end > begin:
+            base = begin if base is None else min(base, begin)
             used.clear()
             yield Move(t, s, None, True)
         else:
             by = again if again is not None and base is not None else solver
             yield Move(t, s, by, id(by) not in used)
             used.add(id(by))
-            if base is not None and s <= base:
+            if base is not None and end <= base:
                 base = None
 
 

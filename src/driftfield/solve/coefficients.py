@@ -82,7 +82,8 @@ def coefficients(
     if s == 0:
         check_end(process)
     if isinstance(process, Isotropic):
-        return _scalar(process, form, clock, nodes, t, s)
+        a, c = _scalar(process, form, clock, nodes, t, s)
+        return Scalar(_number(a)), tuple(Scalar(_number(v)) for v in c)
     if not isinstance(process, GaussianProcess):
         raise TypeError(
             f"{type(process).__name__} does not move by linear maps, so exponential integrators do not apply; "
@@ -96,10 +97,14 @@ def coefficients(
     return _general(process, form, nodes, t, s)
 
 
+@torch.compiler.assume_constant_result  # type: ignore[no-untyped-call, untyped-decorator]
 def _scalar(
     process: Isotropic, form: str, clock: str, nodes: tuple[float, ...], t: float, s: float
-) -> tuple[Linear, tuple[Linear, ...]]:
-    """With `rho = sigma / alpha`: `c = alpha_s int l drho` for noise, `sigma_s int l d(1 / rho)` for data."""
+) -> tuple[float, tuple[float, ...]]:
+    """With `rho = sigma / alpha`: `c = alpha_s int l drho` for noise, `sigma_s int l d(1 / rho)` for data.
+
+    Compiled code takes them as constants.
+    """
     ends = torch.tensor([t, s], dtype=torch.float64)
     (alpha_t, alpha_s), (sigma_t, sigma_s) = process.alpha(ends).tolist(), process.sigma(ends).tolist()
     rho_t, rho_s = process.level(ends).tolist()
@@ -125,19 +130,19 @@ def _scalar(
                 "use form='data'"
             )
         if len(at) < 2:
-            return Scalar(_number(alpha_s / alpha_t)), (Scalar(_number(sigma_s - alpha_s / alpha_t * sigma_t)),)
+            return alpha_s / alpha_t, (sigma_s - alpha_s / alpha_t * sigma_t,)
         rho, weights = panels(rho_t, rho_s)
         c = alpha_s * (basis(at, ticks(rho)) * weights).sum(-1)
-        return Scalar(_number(alpha_s / alpha_t)), tuple(Scalar(_number(v)) for v in c)
+        return alpha_s / alpha_t, tuple(c.tolist())
     ratio = sigma_s / sigma_t
     if len(at) < 2:
-        return Scalar(_number(ratio)), (Scalar(_number(alpha_s - ratio * alpha_t)),)
+        return ratio, (alpha_s - ratio * alpha_t,)
     if rho_s == 0:  # all weight of the integral lies at its end
         c = alpha_s * basis(at, np.array(tick(s)))
     else:
         back, weights = panels(0.0 if math.isinf(rho_t) else 1 / rho_t, 1 / rho_s)
         c = sigma_s * (basis(at, ticks(1 / back)) * weights).sum(-1)
-    return Scalar(_number(ratio)), tuple(Scalar(_number(v)) for v in c)
+    return ratio, tuple(c.tolist())
 
 
 def _number(value: float) -> torch.Tensor:

@@ -42,10 +42,10 @@ class RhoRK(Solver):
             raise ValueError(f"order must be 1, 2, 3 or 4, got {self.order}")
 
     def evaluations(self, t: Tensor, s: Tensor, fresh: bool) -> int:
-        return 1 if s == 0 else self.order
+        return 1 if s.item() == 0 else self.order
 
     def step(self, field: Field, x: Tensor, t: Tensor, s: Tensor, state: Any, rng: Rng) -> tuple[Tensor, Any]:
-        if s == 0:
+        if s.item() == 0:
             return field.arrive(x, t), None
         process = _leveled(field, t)
         begin, end = process.level(t), process.level(s)
@@ -101,10 +101,10 @@ class DPMSolver(Solver):
             raise ValueError(f"r1 is a share of the step, above 0 and at most 1 (order 2) or 1/2, got {self.r1}")
 
     def evaluations(self, t: Tensor, s: Tensor, fresh: bool) -> int:
-        return 1 if s == 0 else self.order
+        return 1 if s.item() == 0 else self.order
 
     def step(self, field: Field, x: Tensor, t: Tensor, s: Tensor, state: Any, rng: Rng) -> tuple[Tensor, Any]:
-        if s == 0:
+        if s.item() == 0:
             return field.arrive(x, t), None
         process, predict = _leveled(field, t), reversal(field).predict
         begin, end = process.level(t).log(), process.level(s).log()

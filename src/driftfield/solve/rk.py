@@ -26,7 +26,7 @@ class Euler(Solver):
         return 1
 
     def step(self, field: Field, x: Tensor, t: Tensor, s: Tensor, state: Any, rng: Rng) -> tuple[Tensor, Any]:
-        return (field.arrive(x, t) if s == 0 else x + (s - t) * field.velocity(x, t)), None
+        return (field.arrive(x, t) if s.item() == 0 else x + (s - t) * field.velocity(x, t)), None
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Heun(Solver):
     order = 2
 
     def evaluations(self, t: Tensor, s: Tensor, fresh: bool) -> int:
-        return 1 if s == 0 else 2
+        return 1 if s.item() == 0 else 2
 
     def step(self, field: Field, x: Tensor, t: Tensor, s: Tensor, state: Any, rng: Rng) -> tuple[Tensor, Any]:
-        if s == 0:
+        if s.item() == 0:
             return field.arrive(x, t), None
         v = field.velocity(x, t)
         ahead = x + (s - t) * v
@@ -56,10 +56,10 @@ class RK4(Solver):
     order = 4
 
     def evaluations(self, t: Tensor, s: Tensor, fresh: bool) -> int:
-        return 1 if s == 0 else 4
+        return 1 if s.item() == 0 else 4
 
     def step(self, field: Field, x: Tensor, t: Tensor, s: Tensor, state: Any, rng: Rng) -> tuple[Tensor, Any]:
-        if s == 0:
+        if s.item() == 0:
             return field.arrive(x, t), None
         h, middle = s - t, (s + t) / 2
         k1 = field.velocity(x, t)
