@@ -4,8 +4,8 @@
 
 Trains a small U-Net on digits for a few hundred steps (about a minute), unless it is there, and draws from it with
 each sampler, as many seeds as asked for; what was scored already is not drawn again. Samples are scored against the
-training images on the features of the shipped classifier, with their classes as often as in the data. Prints a table,
-mean and standard error over the seeds; errors that come with one seed are left out, for the set of seeds is what varies.
+training images on the features of the shipped classifier, with their classes as often as in the data. Prints a table:
+means and standard errors over the seeds, which are of drawing; there is one model.
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ def check_span(span: tuple[float, float]) -> None:
 
 def check_end(process: Process) -> None:
     """Raise a ValueError unless `process` carries no noise at time 0, so that a path can end there."""
-    if process.level(torch.zeros((), dtype=torch.float64)) != 0:
+    if process.level(torch.tensor(0.0, dtype=torch.float64)).item() != 0:
         raise ValueError(
             f"{type(process).__name__} carries noise at time 0, so no path of it ends there; "
             f"end the path at span[0]={process.span[0]:g}"

@@ -7,7 +7,7 @@ its process. Churn and Restart are therefore paths, and every solver can be rest
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
@@ -80,24 +80,26 @@ class Move(NamedTuple):
         return 0 if self.by is None else self.by.evaluations(self.t, self.s, self.fresh)
 
 
-def moves(grid: Tensor, solver: Solver, again: Solver | None = None) -> Iterator[Move]:
+Path = Tensor | Sequence[float]  # times, `()` float64 on the CPU; numbers are what compiled code can decide on
+
+
+def moves(grid: Path, solver: Solver, again: Solver | None = None) -> Iterator[Move]:
     """The moves of a path; the solver is None where the path climbs.
 
     A path that ends above its start encodes data: it never adds noise; one that ends at or below it adds noise on every
     climb. `again` solves between a climb and the return
     to the level the climb began at. Raises: ValueError for a path of fewer than two times, or with a repeated time.
     """
-    if isinstance(grid, Tensor) and grid.ndim != 1 or len(grid) < 2:
-        shape = tuple(grid.shape) if isinstance(grid, Tensor) else (len(grid),)
+    shape = tuple(grid.shape) if isinstance(grid, Tensor) else (len(grid),)
+    if len(shape) != 1 or shape[0] < 2:
         raise ValueError(f"a path is a 1-d tensor of two times or more, got shape {shape}")
     known = grid.tolist() if isinstance(grid, Tensor) else grid
     if any(a == b for a, b in pairwise(known)):
         raise ValueError("a path repeats a time; neighbouring times must differ")
-    times = grid if isinstance(grid, Tensor) else [torch.tensor(v, dtype=torch.float64) for v in grid]
     downhill = known[-1] <= known[0]
     base: float | None = None
     used: set[int] = set()  # since the last climb
-    for (t, s), (begin, end) in zip(pairwise(times), pairwise(known), strict=True):
+    for (t, s), (begin, end) in zip(pairwise(map(_time, grid)), pairwise(known), strict=True):
         if downhill and end > begin:
             base = begin if base is None else min(base, begin)
             used.clear()
@@ -110,7 +112,11 @@ def moves(grid: Tensor, solver: Solver, again: Solver | None = None) -> Iterator
                 base = None
 
 
-def longest(grid: Tensor, solver: Solver, again: Solver | None = None) -> int:
+def _time(t: Tensor | float) -> Tensor:
+    return t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
+
+
+def longest(grid: Path, solver: Solver, again: Solver | None = None) -> int:
     """The most steps that `solver` makes on a path without forgetting."""
     best = run = 0
     for move in moves(grid, solver, again):
@@ -120,13 +126,13 @@ def longest(grid: Tensor, solver: Solver, again: Solver | None = None) -> int:
     return best
 
 
-def cost(grid: Tensor, solver: Solver, again: Solver | None = None) -> int:
+def cost(grid: Path, solver: Solver, again: Solver | None = None) -> int:
     """The number of evaluations that `integrate` spends on a path."""
     return sum(move.evaluations for move in moves(grid, solver, again))
 
 
 def integrate(
-    field: Field, x: Tensor, grid: Tensor, solver: Solver, rng: Rng, again: Solver | None = None
+    field: Field, x: Tensor, grid: Path, solver: Solver, rng: Rng, again: Solver | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield `(t, x_t)` at every point of the path `grid`, its start included.
 
@@ -134,7 +140,7 @@ def integrate(
     solver forgets its history at a climb. Gradients flow if they are enabled. See `moves` for `again`.
     """
     state: dict[int, Any] = {}
-    yield grid[0], x
+    yield _time(grid[0]), x
     for t, s, by, fresh in moves(grid, solver, again):
         if by is None:
             x = field.diffuse(x, t, s, rng)
@@ -144,8 +150,13 @@ def integrate(
 
 
 @torch.no_grad()
-def sample(field: Field, x: Tensor, grid: Tensor, solver: Solver, rng: Rng, again: Solver | None = None) -> Tensor:
-    """The last state of `integrate`, without gradients."""
+def sample(field: Field, x: Tensor, grid: Path, solver: Solver, rng: Rng, again: Solver | None = None) -> Tensor:
+    """The last state of `integrate`, without gradients.
+
+    With the times as numbers, `tuple(grid.tolist())`, a path on which nothing is drawn compiles to one graph, by
+    `torch.compile(..., fullgraph=True)` of a function of the state that calls this, with any solver of steps given and
+    any process of one noise level.
+    """
     for _, last in integrate(field, x, grid, solver, rng, again):
         x = last
     return x

@@ -65,7 +65,6 @@ def panels(a: float, b: float) -> tuple[Values, Values]:
     return (edges[:-1, None] + half * (1 + _X)).ravel(), (half * _W).ravel()
 
 
-@lru_cache(maxsize=8192)
 def coefficients(
     process: Any, form: str, clock: str, nodes: tuple[float, ...], t: float, s: float
 ) -> tuple[Linear, tuple[Linear, ...]]:
@@ -79,6 +78,12 @@ def coefficients(
     Source: Zhang and Chen 2023, Eq. 15; Zhang et al. 2023, Eq. 19; Lu et al. 2023, Sec. 4.
             [zhang2023deis] [zhang2023gddim] [lu2023dpmpp]
     """
+    return (_maps if torch.compiler.is_compiling() else _kept)(process, form, clock, nodes, t, s)
+
+
+def _maps(
+    process: Any, form: str, clock: str, nodes: tuple[float, ...], t: float, s: float
+) -> tuple[Linear, tuple[Linear, ...]]:
     if s == 0:
         check_end(process)
     if isinstance(process, Isotropic):
@@ -97,7 +102,10 @@ def coefficients(
     return _general(process, form, nodes, t, s)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[no-untyped-call, untyped-decorator]
+_kept = lru_cache(maxsize=8192)(_maps)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _scalar(
     process: Isotropic, form: str, clock: str, nodes: tuple[float, ...], t: float, s: float
 ) -> tuple[float, tuple[float, ...]]:

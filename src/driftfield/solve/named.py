@@ -11,6 +11,7 @@ from .base import Solver
 from .exponential import DDIM, DEIS, GDDIM, IPNDM, DPMSolverPP, UniPC
 from .rho import DPMSolver, RhoRK
 from .rk import RK4, Euler, Heun
+from .stochastic import Ancestral, ReverseSDE
 
 SOLVERS: dict[str, Callable[[], Solver]] = {
     "euler": Euler,
@@ -33,6 +34,8 @@ SOLVERS: dict[str, Callable[[], Solver]] = {
     "gddim": GDDIM,
     "gddim-pc": partial(GDDIM, corrector=True),
     "dormand-prince": DormandPrince,
+    "reverse-sde": ReverseSDE,
+    "ancestral": Ancestral,
 }
 
 

@@ -6,6 +6,7 @@ DPM-Solvers are the exponential ones of the same equation in the logarithm of th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,8 @@ class RhoRK(Solver):
             return field.arrive(x, t), None
         process = _leveled(field, t)
         begin, end = process.level(t), process.level(s)
-        y, slopes = x / process.alpha(t), list[Tensor]()
+        y = x / process.alpha(t)
+        slopes: list[Tensor] = []
         *stages, last = _STAGES[self.order]
         for weights in stages:
             share = sum(weights)
@@ -72,7 +74,7 @@ def _leveled(field: Field, t: Tensor) -> Isotropic:
             f"this solver moves in the noise level, which {type(process).__name__} has not one of for all directions; "
             "use df.DEIS() or df.Heun()"
         )
-    if not process.level(t).isfinite():
+    if not math.isfinite(process.level(t).item()):
         raise ValueError(
             f"{type(process).__name__} keeps no signal at time {t:g}, so its level is infinite there; begin the path "
             "lower, or use df.DEIS() or df.Heun()"

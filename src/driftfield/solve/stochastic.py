@@ -36,6 +36,8 @@ class _Renoised(Solver):
         return 1
 
     def _isotropic(self, field: Field, process: Isotropic, x: Tensor, t: Tensor, s: Tensor, rng: Rng) -> Tensor:
+        if s == 0:
+            return field.arrive(x, t)
         y, level = reversal(field).predict(x, t), process.level(s)
         low = self.below(process.level(t), level)
         if low == level:
