@@ -4,9 +4,9 @@
 
 Trains a small U-Net on digits with `--process CLD`, unless it is there, and draws from it by multistep gDDIM on the
 quadratic grid, the noise carried by R or by L, the Cholesky factor. It is one network: what it estimates, the datum
-given the state, does not depend on the root. Prints the Fréchet distance to the training images on the features of the shipped
-classifier, and the root-mean-square distance of the samples from those that 200 steps with R make of the same noise,
-each with its standard error over the seeds. What was drawn already is not drawn again.
+given the state, does not depend on the root. Prints the Fréchet distance to the training images on the features of the
+shipped classifier, and the root-mean-square distance of the samples from those that 200 steps with R make of the same
+noise, each with its standard error over the seeds. What was drawn already is not drawn again.
 """
 
 from __future__ import annotations

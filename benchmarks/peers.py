@@ -89,7 +89,7 @@ def ddim(problem: Problem, nfe: int) -> Tensor:
 
 
 def leveled(name: str, twice: bool = False, **settings: Any) -> Walk:
-    """A scheduler of the states `x_0 + sigma eps` with a table, asked for the noise; `twice`: two evaluations a step."""
+    """A scheduler of states `x_0 + sigma eps` with a table, asked for the noise; `twice`: two evaluations a step."""
 
     def walk(problem: Problem, nfe: int) -> Tensor | None:
         if twice and nfe % 2 == 0:
@@ -181,17 +181,24 @@ def k_walk(name: str, spacing: str, twice: bool = False, **settings: Any) -> Wal
 
 
 KARRAS, EXPONENTIAL = {"use_karras_sigmas": True}, {"use_exponential_sigmas": True}
+EVEN = {"timestep_spacing": "linspace"}
 
 
 def peers() -> dict[str, Walk]:
     """Every method of the peers with every spacing that it offers and that begins at the start, by name."""
     found: dict[str, Walk] = {"diffusers DDIM (trailing)": ddim, "diffusers iPNDM (karras)": ipndm}
-    for label, spacing in (("karras", KARRAS), ("exponential", EXPONENTIAL), ("even", {"timestep_spacing": "linspace"})):
+    for label, spacing in (
+        ("karras", KARRAS),
+        ("exponential", EXPONENTIAL),
+        ("even", {"timestep_spacing": "linspace"}),
+    ):
         for order in (2, 3):
             found[f"diffusers DPM-Solver++ {order}M ({label})"] = tabled(
                 "DPMSolverMultistepScheduler", solver_order=order, **spacing
             )
-            found[f"diffusers UniPC {order} ({label})"] = tabled("UniPCMultistepScheduler", solver_order=order, **spacing)
+            found[f"diffusers UniPC {order} ({label})"] = tabled(
+                "UniPCMultistepScheduler", solver_order=order, **spacing
+            )
             found[f"diffusers DEIS {order} ({label})"] = tabled("DEISMultistepScheduler", solver_order=order, **spacing)
         found[f"diffusers Heun ({label})"] = leveled("HeunDiscreteScheduler", twice=True, **spacing)
     for label in ("karras", "exponential"):

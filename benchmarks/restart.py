@@ -5,7 +5,8 @@
 Trains a small U-Net on digits for a few hundred steps (about a minute), unless it is there, and draws from it with
 each sampler, as many seeds as asked for; what was scored already is not drawn again. Samples are scored against the
 training images on the features of the shipped classifier, with their classes as often as in the data. Prints a table:
-means and standard errors over the seeds, which are of drawing; there is one model.
+means and standard errors over the seeds, which are of drawing; there is one model. All samplers begin from the same
+noise, so the difference from Heun's method is known better than either.
 """
 
 from __future__ import annotations
@@ -101,7 +102,8 @@ def main() -> None:
     kept = run / "scores.json"
     scores: dict[str, dict[str, float]] = json.loads(kept.read_text()) if kept.exists() else {}
     for nfe in options.nfe:
-        print(f"\n| {nfe} evaluations | spent | Fréchet | KID x 1000 |\n|---|---|---|---|")
+        print(f"\n| {nfe} evaluations | spent | Fréchet | less Heun's | KID x 1000 |\n|---|---|---|---|---|")
+        base: list[float] = []
         for name, build in SAMPLERS.items():
             path, solver = build(nfe)
             rounds = []
@@ -117,8 +119,11 @@ def main() -> None:
                     scores[key] = {"nfe": drawn.nfe, **found.values}
                     kept.write_text(json.dumps(scores, indent=1))
                 rounds.append(scores[key])
-            cells = [spread([r["frechet"] for r in rounds]), spread([1000 * r["kid"] for r in rounds])]
-            print(f"| {name} | {rounds[0]['nfe']} | {cells[0]} | {cells[1]} |", flush=True)
+            distances = [r["frechet"] for r in rounds]
+            base = base or distances
+            gain = spread([a - b for a, b in zip(distances, base, strict=True)])
+            kid = spread([1000 * r["kid"] for r in rounds])
+            print(f"| {name} | {rounds[0]['nfe']} | {spread(distances)} | {gain} | {kid} |", flush=True)
 
 
 def spread(values: list[float]) -> str:

@@ -2,11 +2,11 @@
 
     python benchmarks/solvers.py mixture/EDM mixture/VP mixture/PFGM++ cifar/EDM cifar/VP
     python benchmarks/solvers.py run --run runs/quality-fashion/PFGMPP-D-128-0
-    python benchmarks/solvers.py --tables --figure docs/images/solvers.webp
+    python benchmarks/solvers.py --figure docs/images/solvers.webp
 
-The error is the root-mean-square distance, in units of the data, to 1,000 steps of Heun's method from the same start; a
-standard error beside it comes from the trajectories. A row is a method, a column a number of evaluations, and a cell the
-best that the method does over its spacings (ours: karras, power, geometric; the peers': those that they offer).
+The error is the root-mean-square distance, in units of the data, to 1,000 steps of Heun's method from the same start;
+a standard error beside it comes from the trajectories. A row is a method, a column a number of evaluations, and a cell
+the best that the method does over its spacings (ours: karras, power, geometric; the peers': those that they offer).
 `searched` is a path searched for this very denoiser. `auto` is one choice, made from the process and the number alone.
 Results are kept in FOLDER, a file for each case, and what is there is not measured again.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -62,6 +63,10 @@ OURS: dict[str, Solver] = {
     "UniPC 2": df.UniPC(2),
     "UniPC 3": df.UniPC(3),
 }
+BRIEF = re.compile(  # of the dear cases: what led on the mixtures, and one of each peer
+    r"auto|diffusers (DDIM|iPNDM|DPM-Solver\+\+ [23]M|UniPC [23]|DEIS 3|Heun) \((karras|even|trailing)\)"
+    r"|(Heun|DDIM|DEIS 4|iPNDM 4|DPM-Solver\+\+ 3M|UniPC 3) \((karras|power)\)|k-diffusion DPM\+\+ 2M \(karras\)"
+)
 SEARCHED = "DEIS 3"
 SEED, FINE = 0, 1000
 
@@ -92,7 +97,7 @@ class Heavy:
 
 
 def mixture(process: Isotropic) -> tuple[Any, tuple[int, ...]]:
-    """24 overlapping Gaussians in 64 dimensions: deviations fall like 1 / sqrt(axis), two thirds of variance is means."""
+    """24 overlapping Gaussians in 64 dimensions: deviations fall like 1 / sqrt(axis), means are 2/3 of the variance."""
     rng, K, N = seeded(SEED, 64), 24, 64
     fall = torch.arange(1, N + 1, dtype=torch.float64) ** -0.5
     means = normal(torch.empty(K, N, dtype=torch.float64), rng) * fall
@@ -215,7 +220,7 @@ def everything(case: Case) -> dict[str, Callable[[int, Any], Tensor | None]]:
     return table
 
 
-def measure(case: Case, folder: Path, only: str = "", again: str = "") -> dict[str, Any]:
+def measure(case: Case, folder: Path, only: str = "", again: str = "", full: bool = False) -> dict[str, Any]:
     """The squared distances of each trajectory, by row and number of evaluations: measured, or read where they were."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = case.name.replace("/", "-")
@@ -226,7 +231,7 @@ def measure(case: Case, folder: Path, only: str = "", again: str = "") -> dict[s
         torch.save(case.reference(), goal)
     ends = torch.load(goal)
     for name, end in everything(case).items():
-        if only not in name:
+        if only not in name or not (case.name.startswith("mixture") or full or BRIEF.fullmatch(name)):
             continue
         for nfe in NFES:
             cells = kept.setdefault(name, {})
@@ -247,27 +252,130 @@ def measure(case: Case, folder: Path, only: str = "", again: str = "") -> dict[s
     return kept
 
 
+Cells = dict[str, list[float] | None]
+
+
 def rms(cell: list[float] | None) -> float:
     """The root of the mean; infinite where nothing was or came out."""
     value = math.inf if cell is None else (sum(cell) / len(cell)) ** 0.5
     return value if math.isfinite(value) else math.inf
 
 
+def spread(values: list[float]) -> float:
+    """The standard error of the mean."""
+    mean = sum(values) / len(values)
+    return (sum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values)) ** 0.5
+
+
+def methods(kept: dict[str, Cells]) -> dict[str, Cells]:
+    """One row for each method: in each column its best spacing."""
+    found: dict[str, Cells] = {}
+    for name, cells in kept.items():
+        row = found.setdefault(re.sub(r" \((karras|power|geometric|exponential|even|trailing)\)$", "", name), {})
+        for nfe, cell in cells.items():
+            if rms(cell) < rms(row.get(nfe)):
+                row[nfe] = cell
+    return {name: row for name, row in found.items() if row}
+
+
+def judged(rows: dict[str, Cells], nfe: int) -> tuple[str, float, bool]:
+    """The best row, the error of `auto` over its own, and whether that is at most 1.1 within two standard errors."""
+    best = min(rows, key=lambda name: rms(rows[name].get(str(nfe))))
+    mine, other = rows["auto"][str(nfe)], rows[best][str(nfe)]
+    assert mine is not None
+    assert other is not None
+    over = [a - 1.21 * b for a, b in zip(mine, other, strict=True)]
+    return best, rms(mine) / max(rms(other), 1e-300), sum(over) / len(over) <= 2 * spread(over)
+
+
+def table(name: str, rows: dict[str, Cells]) -> tuple[str, int, int]:
+    """The table of a case in Markdown, in how many columns `auto` is within the bound, and how many there are."""
+    n = len(next(cell for cell in rows["auto"].values() if cell))
+    lines = [f"**{name}**, {n} trajectories", "", f"| method | {' | '.join(map(str, NFES))} |", "|---" * 8 + "|"]
+    order = sorted(rows, key=lambda r: ("diffusion" in r or "diffusers" in r, r != "auto"))
+    lowest = {k: min(rms(row.get(str(k))) for row in rows.values()) for k in NFES}
+    for method in order:
+        texts = []
+        for k in NFES:
+            cell = rows[method].get(str(k))
+            value = rms(cell)
+            if cell is None or math.isinf(value):
+                texts.append("-")
+                continue
+            error = spread(cell) / (2 * value) if value > 0 else 0.0
+            text = f"{value:.2g} ± {error:.1g}"
+            texts.append(f"**{text}**" if value == lowest[k] else text)
+        lines.append(f"| {'**auto**' if method == 'auto' else method} | {' | '.join(texts)} |")
+    verdicts = {k: judged(rows, k) for k in NFES}
+    good = sum(fine for _, _, fine in verdicts.values())
+    misses = [f"{k} ({best} is better by {ratio:.2f})" for k, (best, ratio, fine) in verdicts.items() if not fine]
+    lines += ["", f"`auto` is within 10 % of the best in {good} of {len(NFES)} columns{', not at ' if misses else ''}"]
+    lines[-1] += ", ".join(misses) + "."
+    return "\n".join(lines), good, len(NFES)
+
+
+def draw(cases: dict[str, dict[str, Cells]], to: Path) -> None:
+    """Error against evaluations, a panel for each case: `auto`, our other solvers, the peers."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    fig, axes = plt.subplots(1, len(cases), figsize=(3.4 * len(cases), 3.6), squeeze=False)
+    for ax, (name, lines) in zip(axes[0], cases.items(), strict=True):
+        lowest = math.inf
+        for method, row in sorted(lines.items(), key=lambda item: item[0] == "auto"):
+            peer = "diffus" in method
+            points = [(k, rms(row.get(str(k)))) for k in NFES if 0 < rms(row.get(str(k))) < math.inf]
+            if not points:
+                continue
+            lowest = min(lowest, *(e for _, e in points))
+            style = {"color": "#d6267f", "lw": 2.6, "marker": "o", "ms": 4, "zorder": 3, "label": "driftfield auto"}
+            if method != "auto":
+                color, label = ("#a0a7b0", "diffusers, k-diffusion") if peer else ("#7570b3", "driftfield, others")
+                style = {"color": color, "lw": 1.0, "alpha": 0.75, "label": label, "zorder": 1 if peer else 2}
+            ax.plot(*zip(*points, strict=True), **style)
+        ax.set(xscale="log", yscale="log", title=name, xlabel="evaluations", ylim=(lowest / 1.5, 1))
+        ax.set_xticks(NFES, [str(k) for k in NFES])
+        ax.minorticks_off()
+        ax.grid(color="#e6e8eb", lw=0.6)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0][0].set_ylabel("distance to the fine solution (rms)")
+    handles = {label: h for ax in axes[0] for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    fig.legend(handles.values(), handles.keys(), loc="lower center", ncols=3, frameon=False)
+    fig.tight_layout(rect=(0, 0.07, 1, 1))
+    picture = to.with_suffix(".png")
+    fig.savefig(picture, dpi=110)
+    Image.open(picture).convert("RGB").save(to, quality=85)
+    picture.unlink()
+
+
 def main() -> None:
-    """Measure the cases, or print the tables of those that were."""
+    """Measure the cases; print the tables of all that were, and draw them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="*", help="mixture/EDM, mixture/VP, mixture/PFGM++, cifar/EDM, cifar/VP, run")
     parser.add_argument("--run", type=Path, help="a trained run, for the case `run`")
-    parser.add_argument("-n", "--number", type=int, help="trajectories [128 of a mixture, else 32]")
+    parser.add_argument("-n", "--number", type=int, help="trajectories [128 of a mixture, else 16]")
     parser.add_argument("--folder", type=Path, default=Path("runs/solvers"))
     parser.add_argument("--only", default="", help="rows whose name holds this")
     parser.add_argument("--again", default="", help="rows to measure again")
+    parser.add_argument("--full", action="store_true", help="all rows also of the dear cases")
+    parser.add_argument("--figure", type=Path, help="a .webp file to draw")
     options = parser.parse_args()
     for name in options.cases:
-        case = Case(name, options.number or (128 if name.startswith("mixture") else 32), options.run)
-        kept = measure(case, options.folder, options.only, options.again)
-        for row, cells in kept.items():
-            print(f"{row:48}", *(f"{rms(cells.get(str(n))):9.2e}" for n in NFES))
+        if name == "run" and options.run is None:
+            parser.error("the case run needs --run RUN")
+        case = Case(name, options.number or (128 if name.startswith("mixture") else 16), options.run)
+        measure(case, options.folder, options.only, options.again, options.full)
+    found = {file.stem: methods(json.loads(file.read_text())) for file in sorted(options.folder.glob("*.json"))}
+    found = {name: rows for name, rows in found.items() if len(rows.get("auto", {})) == len(NFES)}
+    tables = [table(name, rows) for name, rows in found.items()]
+    print("\n\n".join(text for text, _, _ in tables))
+    good, columns = sum(g for _, g, _ in tables), sum(c for _, _, c in tables)
+    print(f"\nIn all: `auto` is within 10 % of the best, beyond two standard errors, in {good} of {columns} columns.")
+    if options.figure is not None:
+        draw(found, options.figure)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def test_vp_grids_of_the_spec():
 def test_every_grid_falls_from_end_to_end(process, name):
     build = GRIDS[name]
     endless = math.isinf(process.level(torch.tensor(process.span[1], dtype=torch.float64)).item())
-    if endless and name not in ("uniform", "power", "natural"):
+    if endless and name not in ("uniform", "power", "natural", "logistic"):
         with pytest.raises(ValueError, match="no signal"):
             build(process, 5)
         return
@@ -123,6 +123,16 @@ def test_restart_rounds_to_the_grid():
     ]
     assert first("below") == grid[14]
     assert first("above") == grid[13]
+
+
+@pytest.mark.parametrize("process", [df.EDM(), df.VE(), df.Rectified(), df.VP()], ids=lambda p: type(p).__name__)
+def test_a_path_with_restarts_exists_for_every_budget(process):
+    """Where no time of a short grid lies below the upper level, there is none; and none above the level begun at."""
+    for sigma_data in (0.05, 0.5, 3.0):
+        for steps in range(1, 45):
+            path = df.restarted(process, steps, sigma_data=sigma_data)
+            assert int((path.diff() < 0).sum()) == steps
+    assert bool((df.restarted(df.EDM(), 20, high=0.2).diff() < 0).all())
 
 
 def test_restart_on_vp_climbs_in_level():

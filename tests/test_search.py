@@ -66,6 +66,12 @@ def test_the_path_found_is_at_least_as_good_as_the_named_ones_and_on_fresh_noise
     assert errors["searched"] <= errors["natural"]
 
 
+def test_no_times_are_searched_for_solvers_that_add_noise_or_choose_their_own():
+    for solver, said in (("reverse-sde", "adds noise"), ("dormand-prince", "chooses its own steps")):
+        with pytest.raises(ValueError, match=said):
+            df.search_grid(df.EDM(), mixture(df.EDM()), (4, 2), nfe=12, solver=solver)
+
+
 def test_a_fine_grid_must_be_fine():
     with pytest.raises(ValueError, match="a fine grid of 12 steps is too coarse to choose 7 from; take 14 or more"):
         df.search_grid(df.EDM(), mixture(df.EDM()), (4, 2), nfe=7, fine=12)

@@ -19,13 +19,13 @@ from .field.reverse import Reverse
 from .field.wrap import Counted
 from .files import part_of
 from .grid import named_grid, restarted
-from .names import pick
 from .process.base import Process
 from .rng import device_of, rows
+from .solve.auto import named_solver
 from .solve.base import Solver, cost, integrate, longest, moves
-from .solve.named import SOLVERS
 
 Builder = Callable[..., Tensor]
+_USUAL = 20  # evaluations
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,11 @@ def plan(
     Raises: ValueError where not even one step fits, a given path costs more than `nfe`, or a multistep solver that is
             given by value remembers more evaluations than there are steps.
     """
-    chosen = pick(solver, SOLVERS, "solver")() if isinstance(solver, str) else solver
+    if isinstance(solver, str):
+        chosen, own = named_solver(solver, process, max(1, (_USUAL if nfe is None else nfe) // each))
+        grid = own if isinstance(grid, str) and grid == "natural" else grid
+    else:
+        chosen = solver
     found = _planned(process, chosen, nfe, grid, level, again, each)
     steps = longest(found.path, found.solver, again)
     if not isinstance(solver, str) and steps < chosen.remembered:  # a name means at most its order
@@ -94,7 +98,7 @@ def _planned(
     high = {} if level is None else {"high": level}
     if solver.adaptive:
         return _capped(build(process, 1, **high), solver, again, nfe)
-    nfe = max(1, 20 // each) if nfe is None else nfe
+    nfe = max(1, _USUAL // each) if nfe is None else nfe
     steps = nfe
     while True:
         path = build(process, steps, **high)

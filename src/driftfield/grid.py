@@ -91,6 +91,43 @@ def power(
     return _build(process, steps, high, low, lambda v: process.time(v) ** (1 / kappa), lambda c: c**kappa)
 
 
+def logistic(
+    process: Process,
+    steps: int,
+    *,
+    high: float | None = None,
+    low: float | None = None,
+    centre: float = 2.0,
+    width: float = 1.5,
+) -> Tensor:
+    """Even steps of `u` down to 0, where the level is `centre (u / (1 - u))^width`: most of them near `centre`.
+
+    The levels are quantiles of a logistic law in their logarithm; with `centre` and `width` 1, `u` is the time of
+    rectified flow. Few steps are spent where the estimate hardly changes, above and below the deviations of the data
+    (about 1/2 is assumed), and the last level before 0 is as low as the number of steps allows, at least `low`.
+    Raises: ValueError for a `centre` or a `width` not above 0.
+    """
+    if not (0 < centre < math.inf and 0 < width < math.inf):
+        raise ValueError(f"centre and width must be finite and > 0, got {centre} and {width}")
+    top, bottom = (process.level(_double(t)).item() for t in (process.span[1], process.span[0]))
+    high, low = top if high is None else high, bottom if low is None else low
+    if steps < 1 or not 0 < low < high:
+        return _build(process, steps, high, low, torch.log, lambda c: process.time(c.exp()))  # says what is wrong
+
+    def share(level: float) -> float:
+        return 1 - 1 / (1 + math.pow(level / centre, 1 / width))  # 1 at an infinite level
+
+    zero = _ends_at_zero(process)
+    begin, least = share(high), share(low)
+    even = zero and begin / steps >= least
+    u = torch.linspace(begin, 0 if even else least, steps + 1 if even or not zero else steps, dtype=torch.float64)
+    inner = u[1:-1] if even or not zero else u[1:]
+    levels = [centre * (inner / (1 - inner)) ** width, *([] if zero else [_double(low)[None]])]
+    first = process.time(_double(high)) if math.isfinite(high) else _double(process.span[1])
+    times = torch.cat((first[None], process.time(torch.cat(levels))))
+    return torch.cat((times, times.new_zeros(1))) if zero else times
+
+
 def natural(process: Process, steps: int, *, high: float | None = None, low: float | None = None) -> Tensor:
     """The grid used where none is named: `karras`; `uniform` down to 0 where the process keeps no signal at its top."""
     top = process.level(_double(process.span[1])).item()
@@ -116,7 +153,8 @@ def restarted(
     """`natural` with restarts near its end, `steps` downward moves in all, 18 of which at most are the descent itself.
 
     What is above 18 goes into restarts between the levels 0.28 and 0.6 of `sigma_data` (0.14 and 0.3 at the published
-    0.5), each of `points - 1` moves; below, there is one restart, and none below `points + 2` moves. With Heun's method
+    0.5), each of `points - 1` moves; below, there is one restart, and none below `points + 2` moves or where no time of
+    the grid lies below the upper level. With Heun's method
     and 22 moves it is the published path of 43 evaluations.
     Raises: ValueError for fewer than 2 `points`, a `sigma_data` not above 0, or `steps` below 1.
     Source: Xu et al. 2023, Sec. 4 and Table 6; the split is ours. [xu2023restart]
@@ -125,10 +163,14 @@ def restarted(
         raise ValueError(f"a restart needs points >= 2 and a finite sigma_data > 0, got {points} and {sigma_data}")
     loop = points - 1
     times = max(1, (steps - _MAIN) // loop) if steps >= points + 2 else 0
+    bottom, top = 0.28 * sigma_data, 0.6 * sigma_data
     grid = natural(process, steps - times * loop, high=high, low=low)
-    if times == 0:
-        return grid
-    return restart(grid, [(points, times, 0.28 * sigma_data, 0.6 * sigma_data)], process=process)
+    inside = process.level(grid[1:-1])
+    inside = inside[(inside > 0) & (inside < top)]
+    if times == 0 or not len(inside) or process.level(grid[0]) < top:
+        return natural(process, steps, high=high, low=low)
+    nearest = inside[(inside - bottom).abs().argmin()].item()
+    return restart(grid, [(points, times, nearest, top)], process=process)
 
 
 GRIDS: dict[str, Callable[..., Tensor]] = {
@@ -137,6 +179,7 @@ GRIDS: dict[str, Callable[..., Tensor]] = {
     "log-snr": geometric,
     "uniform": uniform,
     "power": power,
+    "logistic": logistic,
     "natural": natural,
     "restart": restarted,
 }

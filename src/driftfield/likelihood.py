@@ -141,7 +141,10 @@ def _route(
     path = grid.flip(0) if grid.ndim == 1 and len(grid) and grid[0] > grid[-1] else grid
     path = path[path != 0] if grid.ndim == 1 else path
     if path.ndim != 1 or len(path) < 2 or not bool((path[1:] > path[:-1]).all()) or not path[0] > 0:
-        raise ValueError("a path for a log-density is a grid of two times > 0 or more that rises or falls all the way")
+        raise ValueError(
+            "a path for a log-density is a grid of two times > 0 or more that rises or falls all the way; "
+            "take one of more steps, or raise nfe"
+        )
     return path, solver or RK4()
 
 

@@ -21,10 +21,12 @@ from .field.reverse import Reverse
 from .generation import first_state, plan
 from .grid import GRIDS, named_grid
 from .linear import flat
+from .names import pick
 from .process.base import Isotropic, Process
 from .rng import rows
 from .solve.base import Solver, integrate, sample
 from .solve.exponential import held
+from .solve.named import SOLVERS
 from .solve.rk import Heun
 
 GAMMAS = (0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2)
@@ -57,9 +59,15 @@ def search_grid(
 
     The teacher is Heun's method with `fine` steps. Errors are root mean squares over the values of samples, in the
     data's units. `cond` is as for `generate`. `watch` is told of each path tried and its error.
-    Raises: ValueError for a budget below one step, or a `fine` grid of fewer than twice as many steps.
+    Raises: ValueError for a solver that is adaptive or adds noise, a budget below one step, or a `fine` grid of fewer
+            than twice as many steps.
     Source: Chen et al. 2024, Alg. 1, for the dynamic programme. [chen2024gits]
     """
+    if isinstance(solver, str):
+        solver = pick(solver, SOLVERS, "solver")()
+    if solver.adaptive or solver.noisy:
+        what = "chooses its own steps" if solver.adaptive else "adds noise, so that no path of it can be compared"
+        raise ValueError(f"{type(solver).__name__} {what}; search times for another solver, such as deis or heun")
     builders = ["natural", *(name for name in GRIDS if name != "natural")]
     named = {name: plan(process, solver=solver, nfe=nfe, grid=name) for name in builders}
     chosen = named["natural"]

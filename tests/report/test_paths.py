@@ -51,7 +51,8 @@ def test_what_was_not_searched_is_not_used(run, tmp_path):
     (run / FILE).write_text(json.dumps(kept))
     with pytest.raises(ValueError, match="searched for other weights"):
         grid_of(run, "searched", "ddim", 4)
-    with pytest.raises(ValueError, match="chooses its own steps"):
-        search(run, solver="dormand-prince", n=8)
+    for nfe in (None, 300):
+        with pytest.raises(ValueError, match="chooses its own steps"):
+            search(run, solver="dormand-prince", nfe=nfe, n=8)
     with pytest.raises(ValueError, match="at least 2, got 1"):
         search(run, n=1)

@@ -325,6 +325,33 @@ def test_where_no_signal_is_left():
             df.sample(field, x, low, solver, seeded(0))
 
 
+def test_a_process_that_may_change_is_asked_again():
+    """What is found for a frozen value is kept; a process of another kind may have changed since."""
+
+    class Faster(df.EDM):
+        factor = 1.0
+
+        def sigma(self, t):
+            return self.factor * t
+
+        def slopes(self, t):
+            return torch.zeros_like(t), torch.full_like(t, self.factor)
+
+        def time(self, level):
+            return level / self.factor
+
+        __hash__ = object.__hash__
+
+    Faster.__dataclass_params__ = None  # a plain class
+    process = Faster()
+    before = numbers(coefficients(process, "noise", "t", (2.0, 3.0), 2.0, 1.0)[1])
+    Faster.factor = 2.0
+    after = numbers(coefficients(process, "noise", "t", (2.0, 3.0), 2.0, 1.0)[1])
+    assert after == pytest.approx([2 * v for v in before])
+    listed = df.EDM(span=[0.002, 80.0])  # frozen, but not to be hashed
+    assert len(coefficients(listed, "noise", "t", (2.0, 3.0), 2.0, 1.0)[1]) == 2
+
+
 def test_what_there_is_not():
     with pytest.raises(ValueError, match="order is the number of evaluations remembered, 1 to 4, got 5"):
         df.Exponential(5)

@@ -22,14 +22,14 @@ WALKS = {
 SLOW = list(WALKS)[3:]
 
 
-def walk(name: str):
+def walk(name: str, steps: int = 3):
     """A function of the state, a state, and what the walk of it ends with."""
     solver, process = WALKS[name]
     denoiser = df.Preconditioned(df.MLP((3,), width=8, depth=1), process).eval()
     for i, parameter in enumerate(denoiser.parameters()):
         parameter.data.add_(0.1 * normal(parameter, seeded(0, i)))
     field, rng = df.Reverse(process, denoiser), seeded(1)
-    grid = df.power(process, 3)
+    grid = df.power(process, steps)
     times = tuple(grid.tolist())
     x = process.prior((4, 3), seeded(2))
     return lambda x: df.sample(field, x, times, solver, rng), x, df.sample(field, x, grid, solver, rng)
@@ -48,10 +48,9 @@ def test_a_walk_is_one_graph(name):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it compiles
-@pytest.mark.parametrize("name", ["heun-edm", "deis-vp"])
-def test_generated_code_draws_the_same_samples(name):
+def test_generated_code_draws_the_same_samples():
     torch._dynamo.reset()
-    run, x, expected = walk(name)
+    run, x, expected = walk("deis-vp", steps=2)
     with torch._inductor.config.patch(cpp_cache_precompile_headers=False):
         found = torch.compile(run, fullgraph=True)(x)
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)  # float32, sums in another order

@@ -251,7 +251,13 @@ def test_integrate_yields_every_point_and_lets_gradients_through():
 
 def test_bad_paths_are_refused():
     field = df.Reverse(df.EDM(), df.Point(torch.zeros(2)))
-    for path, message in ((torch.ones(1), "two times or more"), (torch.tensor([2.0, 1.0, 1.0]), "repeats a time")):
+    for path, message in (
+        (torch.ones(1), "two times or more"),
+        (torch.tensor([2.0, 1.0, 1.0]), "repeats a time"),
+        (torch.tensor([2.0, 1.0, -1.0]), "finite times >= 0 and begins above 0, got 2, 1, -1"),
+        (torch.tensor([2.0, math.nan, 0.0]), "finite times >= 0"),
+        (torch.tensor([0.0, 1.0, 2.0]), "begins above 0"),
+    ):
         with pytest.raises(ValueError, match=message):
             df.sample(field, torch.zeros(1, 2), path, df.Heun(), seeded(0))
 

@@ -208,6 +208,38 @@ def test_refusals():
             make()
 
 
+def test_noise_is_for_the_way_down():
+    process = df.EDM()
+    up = df.karras(process, 6).flip(0)[1:]
+    for solver in (df.ReverseSDE(), df.Ancestral(), df.EulerMaruyama(), df.Langevin(df.DDIM())):
+        with pytest.raises(ValueError, match=f"{type(solver).__name__} adds noise on the way down and cannot go up"):
+            df.generate(process, df.Normal(process, 0.0, 1.0), (2, 2), solver=solver, grid=up, start=torch.zeros(2))
+    with pytest.raises(ValueError, match="keeps no signal at time 1, where its noise grows"):
+        df.generate(df.Rectified(), df.Normal(process, 0.0, 1.0), (2, 2), solver=df.EulerMaruyama(), nfe=5)
+
+
+@pytest.mark.parametrize("inner", [df.UniPC(2), df.GDDIM(2, corrector=True), df.DPMSolverPP(2), df.Heun()], ids=str)
+def test_langevin_leaves_what_its_inner_solver_remembers(inner):
+    """Strong moves keep N(0, 1): a history from before them, or a corrector that undoes them, does not."""
+    process, n = df.EDM(), 4000
+    draw = df.generate(
+        process,
+        df.Normal(process, 0.0, 1.0),
+        (n, 1),
+        solver=df.Langevin(inner, steps=3, snr=0.4),
+        grid=df.karras(process, 40),
+        dtype=F64,
+        batch=n,
+    )
+    assert draw.var().item() == pytest.approx(1, abs=0.05 + 5 * (2 / n) ** 0.5)
+
+
+def test_next_to_no_noise_under_students_t():
+    process = df.PFGMPP(D=128.0)
+    denoiser = df.Point(torch.zeros(2))
+    assert df.generate(process, denoiser, (3, 2), solver=df.ReverseSDE(0.0005), nfe=5).isfinite().all()
+
+
 def test_rows_do_not_depend_on_the_batch():
     process = df.VP()
     for solver in (df.ReverseSDE(1.0), df.EulerMaruyama(), df.Langevin(df.DDIM())):

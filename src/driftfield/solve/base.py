@@ -6,6 +6,7 @@ its process. Churn and Restart are therefore paths, and every solver can be rest
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -23,6 +24,7 @@ class Solver(ABC):
 
     order: int
     adaptive: bool = False  # whether it chooses its own steps within a move
+    noisy: bool = False  # whether it adds noise of its own
     remembered: int = 1  # evaluations in its memory, this step's among them, once that is full
 
     def init(self) -> Any:
@@ -94,6 +96,8 @@ def moves(grid: Path, solver: Solver, again: Solver | None = None) -> Iterator[M
     if len(shape) != 1 or shape[0] < 2:
         raise ValueError(f"a path is a 1-d tensor of two times or more, got shape {shape}")
     known = grid.tolist() if isinstance(grid, Tensor) else grid
+    if not all(0 <= t < math.inf for t in known) or known[0] == 0:
+        raise ValueError(f"a path holds finite times >= 0 and begins above 0, got {', '.join(f'{t:g}' for t in known)}")
     if any(a == b for a, b in pairwise(known)):
         raise ValueError("a path repeats a time; neighbouring times must differ")
     downhill = known[-1] <= known[0]

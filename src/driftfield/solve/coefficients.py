@@ -24,7 +24,7 @@ from ..linear import Linear, Scalar
 from ..process.base import Isotropic, check_end
 from ..process.gaussian import GaussianProcess
 
-FORMS, CLOCKS = ("noise", "data"), ("t", "rho", "log")
+FORMS, CLOCKS = ("noise", "data"), ("t", "rho", "log", "flow")
 
 Values = npt.NDArray[np.float64]
 _NODES = 16  # on panels over which the variable at most doubles: Gauss-Legendre errs by (3 + sqrt 8)^-32 there
@@ -70,15 +70,31 @@ def coefficients(
 ) -> tuple[Linear, tuple[Linear, ...]]:
     """`(a, (c_0, c_1, ...))` of the step `x_s = a x_t + sum_j c_j value_j`, with `value_j` remembered from `nodes[j]`.
 
-    `form` says what is remembered, `clock` in what it is a polynomial: the process's time, the level `rho`, or its
-    logarithm. Where the level is infinite or, in the logarithm, 0, fewer values are used (the limit of the formula):
-    the tuple may be shorter than `nodes`. Only scalar processes have clocks other than "t".
+    `form` says what is remembered, `clock` in what it is a polynomial: the process's time, the level `rho`, its
+    logarithm, or the time of rectified flow at that level, `rho / (1 + rho)`. Where the clock is infinite, fewer values
+    are used (the limit of the formula): the tuple may be shorter than `nodes`. Only scalar processes have clocks other
+    than "t".
     Raises: ValueError for a form or clock that the process does not have, and for `s = 0` where noise is left there;
             TypeError for a process without linear maps.
     Source: Zhang and Chen 2023, Eq. 15; Zhang et al. 2023, Eq. 19; Lu et al. 2023, Sec. 4.
             [zhang2023deis] [zhang2023gddim] [lu2023dpmpp]
     """
-    return (_maps if torch.compiler.is_compiling() else _kept)(process, form, clock, nodes, t, s)
+    if torch.compiler.is_compiling() or not _lasting(process):
+        return _maps(process, form, clock, nodes, t, s)
+    kept = _kept if isinstance(process, Isotropic) else _kept_large
+    return kept(process, form, clock, nodes, t, s)
+
+
+def _lasting(process: Any) -> bool:
+    """Whether equal processes stay equal, so that what is found for one may be kept: a frozen value, as ours are."""
+    settings = getattr(type(process), "__dataclass_params__", None)
+    if settings is None or not settings.frozen:
+        return False
+    try:
+        hash(process)
+    except TypeError:  # it holds a list
+        return False
+    return True
 
 
 def _maps(
@@ -103,6 +119,7 @@ def _maps(
 
 
 _kept = lru_cache(maxsize=8192)(_maps)
+_kept_large = lru_cache(maxsize=256)(_maps)  # maps that hold a number for each frequency of an image
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -120,22 +137,26 @@ def _scalar(
     def ticks(rho: Values) -> Values:
         if clock == "t":
             return process.time(torch.from_numpy(rho)).numpy()
+        if clock == "flow":
+            return rho / (1 + rho)
         return rho if clock == "rho" else np.log(rho)
 
     def tick(time: float) -> float:
         if clock == "t":
             return time
         rho = process.level(torch.tensor(time, dtype=torch.float64)).item()
+        if clock == "flow":
+            return 1 - 1 / (1 + rho)  # 1 where no signal is left
         return rho if clock == "rho" else (math.log(rho) if rho > 0 else -math.inf)
 
     at = [p for p in map(tick, nodes) if math.isfinite(p)]
     if clock == "log" and rho_s == 0:
         at = at[:0]
     if form == "noise":
-        if alpha_t == 0:
+        if alpha_t == 0 or alpha_s == 0:
             raise ValueError(
-                f"the noise form is undefined at time {t:g}, where {type(process).__name__} keeps no signal; "
-                "use form='data'"
+                f"the noise form is undefined at time {t if alpha_t == 0 else s:g}, where {type(process).__name__} "
+                "keeps no signal; use form='data'"
             )
         if len(at) < 2:
             return alpha_s / alpha_t, (sigma_s - alpha_s / alpha_t * sigma_t,)

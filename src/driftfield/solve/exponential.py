@@ -33,10 +33,10 @@ class Exponential(Solver):
 
     `order` (1 to 4) is the number of evaluations remembered, hence one more than the polynomial's degree, and the order
     of convergence. A path begins, and goes on after a climb, with the few that it has. `form` is what the polynomial is
-    through, "noise" or "data"; `clock` is its variable: the process's time "t", the level "rho", or its logarithm
-    "log". `corrector` "reuse" mends each state with the evaluation that the next step needs anyway, which makes the
-    order one higher; "evaluate" then evaluates the mended state again, two evaluations a step. One evaluation a step
-    otherwise.
+    through, "noise" or "data"; `clock` is its variable: the process's time "t", the level "rho", its logarithm "log",
+    or the time of rectified flow at the same level, "flow". `corrector` "reuse" mends each state with the evaluation
+    that the next step needs anyway, which makes the order one higher; "evaluate" then evaluates the mended state again,
+    two evaluations a step. One evaluation a step otherwise.
 
     Only processes with one level for all directions have clocks other than "t". A step to time 0 in the logarithm is of
     first order.
@@ -119,6 +119,8 @@ def DDIM() -> Exponential:
 
 def DEIS(order: int = 3, clock: str = "t") -> Exponential:
     """A polynomial through `order` noise estimates: the paper's tAB with degree `order - 1`, or "rho" for its rhoAB.
+
+    In the clock "flow" of rectified flow it is tAB for that process, on any process with one level.
 
     Source: Zhang and Chen 2023. [zhang2023deis]
     """

@@ -41,4 +41,4 @@ SOLVERS: dict[str, Callable[[], Solver]] = {
 
 def adaptive(solver: str | Solver) -> bool:
     """Whether the solver, or that of this name, chooses its own steps. Raises: ValueError for an unknown name."""
-    return (pick(solver, SOLVERS, "solver")() if isinstance(solver, str) else solver).adaptive
+    return (pick(solver, {**SOLVERS, "auto": Heun}, "solver")() if isinstance(solver, str) else solver).adaptive

@@ -20,7 +20,7 @@ from ..spectral import Filter, Spectral
 from .coefficients import Values
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
 def noisy_step(process: GaussianProcess, lam: float, t: float, s: float) -> tuple[Linear, Linear]:
     """`(keep, fresh)` of the step `x_s = A_s y + keep (x_t - A_t y) + fresh z` with `z ~ N(0, I)`.
 

@@ -48,7 +48,7 @@ class RhoRK(Solver):
     def step(self, field: Field, x: Tensor, t: Tensor, s: Tensor, state: Any, rng: Rng) -> tuple[Tensor, Any]:
         if s.item() == 0:
             return field.arrive(x, t), None
-        process = _leveled(field, t)
+        process = _leveled(field, t, s)
         begin, end = process.level(t), process.level(s)
         y = x / process.alpha(t)
         slopes: list[Tensor] = []
@@ -66,7 +66,7 @@ class RhoRK(Solver):
         return process.alpha(s) * y, None
 
 
-def _leveled(field: Field, t: Tensor) -> Isotropic:
+def _leveled(field: Field, *times: Tensor) -> Isotropic:
     """The process. Raises: TypeError without one level for all directions, ValueError where it is infinite."""
     process = reversal(field).process
     if not isinstance(process, Isotropic):
@@ -74,11 +74,12 @@ def _leveled(field: Field, t: Tensor) -> Isotropic:
             f"this solver moves in the noise level, which {type(process).__name__} has not one of for all directions; "
             "use df.DEIS() or df.Heun()"
         )
-    if not math.isfinite(process.level(t).item()):
-        raise ValueError(
-            f"{type(process).__name__} keeps no signal at time {t:g}, so its level is infinite there; begin the path "
-            "lower, or use df.DEIS() or df.Heun()"
-        )
+    for t in times:
+        if not math.isfinite(process.level(t).item()):
+            raise ValueError(
+                f"{type(process).__name__} keeps no signal at time {t:g}, so its level is infinite there; choose a "
+                "path below it, or use df.DEIS() or df.Heun()"
+            )
     return process
 
 
@@ -108,7 +109,7 @@ class DPMSolver(Solver):
     def step(self, field: Field, x: Tensor, t: Tensor, s: Tensor, state: Any, rng: Rng) -> tuple[Tensor, Any]:
         if s.item() == 0:
             return field.arrive(x, t), None
-        process, predict = _leveled(field, t), reversal(field).predict
+        process, predict = _leveled(field, t, s), reversal(field).predict
         begin, end = process.level(t).log(), process.level(s).log()
         r1 = self.r1 or 1 / max(2, self.order)
 

@@ -22,11 +22,14 @@ from .base import Solver, reversal
 from .exponential import held
 from .renoise import noisy_step
 
+LEAST_CLIMB = 1e-6  # of a level: `diffuse` under Student's t tells no smaller ones apart
+
 
 class _Renoised(Solver):
     """One evaluation a step: down to `below(level_t, level_s)`, and up to `level_s` by the process's own noise."""
 
     order = 1
+    noisy = True
 
     @abstractmethod
     def below(self, begin: Tensor, end: Tensor) -> Tensor:
@@ -36,6 +39,7 @@ class _Renoised(Solver):
         return 1
 
     def _isotropic(self, field: Field, process: Isotropic, x: Tensor, t: Tensor, s: Tensor, rng: Rng) -> Tensor:
+        check_descent(self, t, s)
         if s == 0:
             return field.arrive(x, t)
         y, level = reversal(field).predict(x, t), process.level(s)
@@ -46,6 +50,8 @@ class _Renoised(Solver):
             old, new = process.alpha(s) * low, process.alpha(s) * ((level - low) * (level + low)).sqrt()
             mean = expand(process.alpha(s), x) * y + old * process.eps(x, t, y)
             return mean + reversal(field).s_noise * new * normal(x, rng)
+        if low > level * (1 - LEAST_CLIMB):  # less noise than a float32 state can show
+            return held(process, x, y, t, s)
         goal = process.time(low)
         return field.diffuse(held(process, x, y, t, goal), goal, s, rng)
 
@@ -74,6 +80,7 @@ class ReverseSDE(_Renoised):
         process = reversal(field).process
         if isinstance(process, Isotropic):
             return self._isotropic(field, process, x, t, s, rng), None
+        check_descent(self, t, s)
         if not isinstance(process, GaussianProcess):
             raise TypeError(f"ReverseSDE needs Gaussian noise or one noise level, which {type(process).__name__} lacks")
         rest, noise = noisy_step(process, self.lam, t.item(), s.item())
@@ -122,6 +129,7 @@ class EulerMaruyama(Solver):
 
     lam: float = 1.0
     order = 1
+    noisy = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.lam < float("inf"):
@@ -131,12 +139,18 @@ class EulerMaruyama(Solver):
         return 1
 
     def step(self, field: Field, x: Tensor, t: Tensor, s: Tensor, state: Any, rng: Rng) -> tuple[Tensor, Any]:
+        check_descent(self, t, s)
         if s == 0:
             return field.arrive(x, t), None
         process, y = reversal(field).process, reversal(field).predict(x, t)
         pull = process.score(x, t, y)
         if not isinstance(process, GaussianProcess):
             raise TypeError(f"Euler-Maruyama needs Gaussian noise; write {process} as df.EDM(span={process.span})")
+        if not process.level(t).isfinite():
+            raise ValueError(
+                f"{type(process).__name__} keeps no signal at time {t:g}, where its noise grows without bound; "
+                "begin the path lower, or use df.ReverseSDE()"
+            )
         rate = process.diffusion(t)
         h = t - s
         x = x - h * process.velocity(x, t, y) + rate.scale(self.lam**2 / 2)(h * pull)
@@ -147,6 +161,7 @@ class EulerMaruyama(Solver):
 class Langevin(Solver):
     """After each step of `inner`, `steps` moves of Langevin's equation at the level reached, one evaluation each.
 
+    What `inner` remembers is forgotten, as at a climb: the moves leave the path on which it was found.
     A move is `x + d Sigma score + sqrt(2 d) R z` with `d = 2 snr^2`, `Sigma = R R^T` the covariance of the noise; none
     at time 0. (The source measures `|z|^2 / |score|^2` in place of the variance, over a batch; by rows that is biased.)
     Raises: ValueError for fewer than one step or a `snr` not above 0; TypeError where the process has no score.
@@ -156,6 +171,7 @@ class Langevin(Solver):
     inner: Solver
     steps: int = 1
     snr: float = 0.16
+    noisy = True
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not 0 < self.snr < float("inf"):
@@ -167,18 +183,28 @@ class Langevin(Solver):
         return self.inner.order
 
     def init(self) -> Any:
-        return self.inner.init()
+        return None
 
     def evaluations(self, t: Tensor, s: Tensor, fresh: bool) -> int:
-        return self.inner.evaluations(t, s, fresh) + (0 if s == 0 else self.steps)
+        return self.inner.evaluations(t, s, True) + (0 if s == 0 else self.steps)
 
     def step(self, field: Field, x: Tensor, t: Tensor, s: Tensor, state: Any, rng: Rng) -> tuple[Tensor, Any]:
-        x, state = self.inner.step(field, x, t, s, state, rng)
+        check_descent(self, t, s)
+        x, _ = self.inner.step(field, x, t, s, self.inner.init(), rng)
         if s == 0:
-            return x, state
+            return x, None
         process = reversal(field).process
         root = process.root(s)
         for _ in range(self.steps):
             score = process.score(x, s, reversal(field).predict(x, s))
             x = x + 2 * self.snr**2 * root(root.T(score)) + 2 * self.snr * root(normal(x, rng))
-        return x, state
+        return x, None
+
+
+def check_descent(solver: Solver, t: Tensor, s: Tensor) -> None:
+    """Raise a ValueError unless the step goes down: noise is only added on the way to less of it."""
+    if s > t:
+        raise ValueError(
+            f"{type(solver).__name__} adds noise on the way down and cannot go up from {t:g} to {s:g}; encode data "
+            "with a solver without noise, such as df.DEIS() or df.Heun()"
+        )
