@@ -280,7 +280,7 @@ def methods(kept: dict[str, Cells]) -> dict[str, Cells]:
 
 def judged(rows: dict[str, Cells], nfe: int) -> tuple[str, float, bool]:
     """The best row, the error of `auto` over its own, and whether that is at most 1.1 within two standard errors."""
-    best = min(rows, key=lambda name: rms(rows[name].get(str(nfe))))
+    best = min(rows, key=lambda name: (rms(rows[name].get(str(nfe))), name != "auto"))
     mine, other = rows["auto"][str(nfe)], rows[best][str(nfe)]
     assert mine is not None
     assert other is not None
@@ -308,9 +308,12 @@ def table(name: str, rows: dict[str, Cells]) -> tuple[str, int, int]:
         lines.append(f"| {'**auto**' if method == 'auto' else method} | {' | '.join(texts)} |")
     verdicts = {k: judged(rows, k) for k in NFES}
     good = sum(fine for _, _, fine in verdicts.values())
-    misses = [f"{k} ({best} is better by {ratio:.2f})" for k, (best, ratio, fine) in verdicts.items() if not fine]
+    misses = [f"{k} ({ratio:.2f} times {best})" for k, (best, ratio, fine) in verdicts.items() if not fine]
     lines += ["", f"`auto` is within 10 % of the best in {good} of {len(NFES)} columns{', not at ' if misses else ''}"]
     lines[-1] += ", ".join(misses) + "."
+    near = [f"{k} ({ratio:.2f} times {best})" for k, (best, ratio, fine) in verdicts.items() if fine and ratio > 1.1]
+    if near:
+        lines[-1] += f" Above 1.1 times the best, but not by two standard errors: {', '.join(near)}."
     return "\n".join(lines), good, len(NFES)
 
 

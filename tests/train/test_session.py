@@ -24,7 +24,7 @@ from driftfield.train import checkpoint
 from driftfield.train.checkpoint import read, save, states
 from driftfield.train.fit import Interrupted, follow
 from driftfield.train.held import judged
-from driftfield.train.load import store
+from driftfield.train.load import pretrained, store
 from driftfield.train.log import Window
 from driftfield.train.session import session
 
@@ -342,6 +342,16 @@ def test_load_gives_the_trained_denoiser(unbroken):
     own = dict(denoiser.state_dict())
     assert same(own, weights(unbroken, "model.safetensors"))
     assert df.load(unbroken / "last.safetensors")[2] == recipe
+
+
+def test_the_pretrained_model_is_small_and_knows_its_data():
+    """Trousers are upright: on a black ground, bright in the middle."""
+    assert pretrained()["fashion"].stat().st_size < 4 * 2**20
+    process, denoiser, recipe = df.load("pretrained:fashion")
+    assert (process, recipe.info.shape) == (df.PFGMPP(D=128.0), (1, 28, 28))
+    x = recipe.sample(denoiser, 8, nfe=9, cond=torch.full((8,), recipe.info.classes.index("Trouser")), seed=0)
+    assert x[..., :5].mean() < -0.9
+    assert x[..., 10:18].mean() > x[..., :5].mean() + 0.5
 
 
 def test_without_pretrained_models_none_is_offered(monkeypatch):
