@@ -197,7 +197,8 @@ def searched(case: Case, nfe: int, denoiser: Any) -> Tensor:
     process, plain, shape = case.parts
     n = min(case.n, 16)
     cond = None if case.cond is None else case.cond[:n]
-    found = df.search_grid(process, plain, (n, *shape), nfe=nfe, solver=OURS[SEARCHED], seed=SEED + 1, cond=cond)
+    start, fine = (n, *shape), max(60, 2 * nfe)
+    found = df.search_grid(process, plain, start, nfe=nfe, solver=OURS[SEARCHED], seed=SEED + 1, fine=fine, cond=cond)
     ended = ours(case, OURS[SEARCHED], found.path, nfe, denoiser)
     assert ended is not None
     return ended
@@ -285,7 +286,7 @@ def judged(rows: dict[str, Cells], nfe: int) -> tuple[str, float, bool]:
     assert mine is not None
     assert other is not None
     over = [a - 1.21 * b for a, b in zip(mine, other, strict=True)]
-    return best, rms(mine) / max(rms(other), 1e-300), sum(over) / len(over) <= 2 * spread(over)
+    return best, rms(mine) / rms(other) if rms(other) > 0 else math.inf, sum(over) / len(over) <= 2 * spread(over)
 
 
 def table(name: str, rows: dict[str, Cells]) -> tuple[str, int, int]:

@@ -26,7 +26,7 @@ _HOME = {
     "adapt.edm": ["from_edm"],
     "guide.cfg": ["CFG"],
     "field.reverse": ["Reverse"],
-    "grid": ["churn", "geometric", "karras", "power", "restart", "restarted", "uniform"],
+    "grid": ["churn", "geometric", "karras", "logistic", "power", "restart", "restarted", "uniform"],
     "solve.adaptive": ["DormandPrince"],
     "solve.base": ["integrate", "sample"],
     "solve.rk": ["RK4", "Euler", "Heun"],

@@ -39,7 +39,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the samples")] = 0,
     nfe: Annotated[int | None, typer.Option(help="Most network evaluations per sample [recipe's]")] = None,
     solver: Annotated[
-        str | None, typer.Option(help="Solver: heun, deis, dpm++2m, unipc, gddim, dormand-prince, ... [recipe's]")
+        str | None, typer.Option(help="Solver: auto, heun, deis, dpm++2m, unipc, gddim, dormand-prince, ... [recipe's]")
     ] = None,
     grid: Annotated[
         str | None, typer.Option(help="Grid: natural, geometric, power, restart, searched, ... [recipe's]")

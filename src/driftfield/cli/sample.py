@@ -23,10 +23,10 @@ def sample(
     seed: Annotated[int, typer.Option(help="Seed; sample i depends on it and on i alone")] = 0,
     nfe: Annotated[int | None, typer.Option(help="Most network evaluations per sample [recipe's]")] = None,
     solver: Annotated[
-        str | None, typer.Option(help="Solver: heun, deis, dpm++2m, unipc, gddim, dormand-prince, ... [recipe's]")
+        str | None, typer.Option(help="Solver: auto, heun, deis, dpm++2m, unipc, gddim, dormand-prince, ... [recipe's]")
     ] = None,
     grid: Annotated[
-        str | None, typer.Option(help="Grid: natural, karras, geometric, uniform, power, restart, searched [recipe's]")
+        str | None, typer.Option(help="Grid: natural, geometric, power, logistic, restart, searched, ... [recipe's]")
     ] = None,
     start: Annotated[Path | None, typer.Option(help="Image or .npy sample to start from, noised to --level")] = None,
     level: Annotated[float | None, typer.Option(help="Noise level to start from, in units of the model's data")] = None,
