@@ -12,7 +12,7 @@ from driftfield.solve.named import SOLVERS
 from tests.bridge.common import LATENT, diffusers, unet
 
 F64 = torch.float64
-FIXED = sorted(name for name, make in SOLVERS.items() if not make().adaptive)
+FIXED = sorted(name for name, make in SOLVERS.items() if not (make().adaptive or make().noisy))
 ADAPTIVE = next(name for name, make in SOLVERS.items() if make().adaptive)
 DDIM = {"clip_sample": False}
 

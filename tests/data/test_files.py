@@ -199,13 +199,14 @@ def test_one_corrupt_image_is_named_and_skipped_only_on_request(tmp_path, damage
     bad = tmp_path / f"1.{suffix}"
     picture(bad, (40, 40))
     whole = bad.read_bytes()
+    threads = threading.active_count()
     bad.write_bytes({"cut": whole[: len(whole) // 2], "text": b"a letter", "empty": b""}[damage])
     with pytest.raises(ValueError, match=rf"1\.{suffix} cannot be read as an image .*skip_corrupt=True"):
         Images(tmp_path).load()
     with pytest.warns(UserWarning, match=rf"1 images left out, the first because .*1\.{suffix}"):
         source = Images(tmp_path, skip_corrupt=True).load()
     np.testing.assert_array_equal(all_pixels(source), np.stack(good))
-    assert threading.active_count() == 1  # the pool is gone, also after an error
+    assert threading.active_count() <= threads  # the pool is gone, also after an error
 
 
 def test_folders_that_cannot_be_learned(tmp_path):

@@ -166,8 +166,9 @@ def folder(path, sizes=None, count=40):
 @pytest.mark.parametrize("options", [{}, {"channels": 1}, {"size": 4}, {"held": 0.5}])
 def test_a_folder_left_in_its_files_is_the_same_set(options, tmp_path, monkeypatch):
     folder(tmp_path)
+    threads = threading.active_count()
     assert_same_set(*both(Images(tmp_path, **options), monkeypatch))
-    assert threading.active_count() == 1
+    assert threading.active_count() <= threads
 
 
 def test_a_folder_with_broken_pictures_is_the_same_set_too(tmp_path, monkeypatch):
@@ -223,10 +224,11 @@ def test_an_error_on_the_way_is_raised_in_its_turn():
     assert [int(next(pieces)[0]) for _ in range(2)] == [0, 1]
     with pytest.raises(ValueError, match="the file is gone"):
         next(pieces)
+    threads = threading.active_count()
     stopped = ahead(draw, range(9), range(1), True, CPU)
     next(stopped)
     stopped.close()
-    assert threading.active_count() == 1
+    assert threading.active_count() <= threads
 
 
 def test_training_on_a_mapped_file_is_training_in_memory(tmp_path, monkeypatch):

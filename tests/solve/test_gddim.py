@@ -62,12 +62,12 @@ def mixture(process):
     return df.Empirical(process, number([[0.5, 0.6, 0.4, 0.7], [-0.6, -0.2, -0.5, 0.1]]).reshape(2, 1, 2, 2))
 
 
-DENSE = 1600
+DENSE = 3200
 
 
 @lru_cache
 def truth(process):
-    """The path in even steps of `t^(1/2)` from 0.8 to 0.05 of 1600 steps, and the states along it by RK4."""
+    """The path in even steps of `t^(1/2)` from 0.8 to 0.05 of 3200 steps, and the states along it by RK4."""
     field = df.Reverse(process, mixture(process))
     x0 = torch.zeros((3, 2) if isinstance(process, CLD) else (3, 1, 2, 2), dtype=F64)
     grid = torch.linspace(0.8**0.5, 0.05**0.5, DENSE + 1, dtype=F64).square()
@@ -96,7 +96,7 @@ def measured(process, solver, counts):
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 @pytest.mark.parametrize("process", [CLD(), Blur()], ids=["CLD", "Blur"])
 def test_global_order(process, order, form):
-    found = measured(process, df.Exponential(order, form), (100, 200, 400) if order == 4 else (50, 100, 200))
+    found = measured(process, df.Exponential(order, form), (200, 400) if order > 2 else (50, 100, 200))
     assert found[-1] == pytest.approx(order, abs=0.15), found
 
 
@@ -122,8 +122,10 @@ def test_the_published_toy():
             error[factor, order, n] = (got - fine)[:, 0].square().mean().sqrt().item()
     published = {("R", 1, 20): 2.1e-1, ("R", 3, 20): 9.4e-2, ("R", 3, 50): 1.2e-2, ("R", 4, 100): 3.0e-4}
     published |= {("L", 1, 20): 2.1, ("L", 3, 20): 9.7e-1, ("L", 3, 50): 9.1e-2, ("L", 4, 100): 2.6e-2}
-    for key, value in published.items():
-        assert value / 3 < error[key] < 3 * value, (key, error[key], value)
+    for key, value in published.items():  # of L a few draws make the mean
+        room = 3 if key[0] == "R" else 10
+        assert value / room < error[key] < room * value, (key, error[key], value)
+    assert all(error["L", *key] > 5 * error["R", *key] for key in ((1, 20), (3, 20), (4, 100)))
 
 
 def test_levels_are_for_processes_that_have_one():
