@@ -14,11 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from runs import trained_on_digits
 
 import driftfield as df
 from driftfield.grid import power
@@ -35,13 +35,6 @@ SAMPLERS: dict[str, tuple[CLD, Solver]] = {
 REFERENCE = 200
 
 
-def trained(run: Path, steps: int, width: int) -> None:
-    """Train the model, or go on with it; nothing where it is there."""
-    command = [sys.executable, "-m", "driftfield", "train", "digits", "--process", "CLD"]
-    sizes = ["--steps", str(steps), "--set", f"network.width={width}"]
-    subprocess.run([*command, *sizes, "--run", str(run)], check=True)
-
-
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -53,7 +46,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/cld"))
     options = parser.parse_args()
     run = options.folder / f"digits-{options.width}-{options.steps}"
-    trained(run, options.steps, options.width)
+    trained_on_digits(run, "CLD", options.steps, options.width)
     _, denoiser, recipe = df.load(run)
     images, labels = recipe.data.load().train()
     repeats = -(-options.number // len(labels))

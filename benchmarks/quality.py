@@ -15,24 +15,17 @@ import argparse
 import json
 import re
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from runs import driftfield
 
 DEFAULTS = {
     "digits": ["PFGMPP(D=128)", "EDM"],
     "fashion": ["PFGMPP(D=1)", "PFGMPP(D=128)", "PFGMPP(D=2048)", "PFGMPP(D=inf)"],
 }
 COLUMN = 20  # samples in a row of the picture
-
-
-def driftfield(*arguments: object, quiet: bool = False) -> str:
-    """Run the command line, and return what it printed if `quiet`."""
-    command = [sys.executable, "-m", "driftfield", *map(str, arguments)]
-    return subprocess.run(command, check=True, capture_output=quiet, text=True).stdout or ""
 
 
 def scored(run: Path, options: argparse.Namespace, process: str, seed: int) -> dict[str, Any]:

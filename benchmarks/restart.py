@@ -14,12 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from runs import trained_on_digits
 from torch import Tensor
 
 import driftfield as df
@@ -77,13 +76,6 @@ SAMPLERS: dict[str, Callable[[int], Walk]] = {
 }
 
 
-def trained(run: Path, steps: int, width: int) -> None:
-    """Train the model, or go on with it; nothing where it is there."""
-    command = [sys.executable, "-m", "driftfield", "train", "digits", "--process", "EDM"]
-    sizes = ["--steps", str(steps), "--set", f"network.width={width}"]
-    subprocess.run([*command, *sizes, "--run", str(run)], check=True)
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -95,7 +87,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/restart"))
     options = parser.parse_args()
     run = options.folder / f"digits-{options.width}-{options.steps}"
-    trained(run, options.steps, options.width)
+    trained_on_digits(run, "EDM", options.steps, options.width)
     process, denoiser, recipe = df.load(run)
     source = recipe.data.load()
     images, labels = source.train()

@@ -13,7 +13,7 @@ _HOME = {
     "process.gaussian": ["EDM", "VE", "VP", "Rectified", "SubVP"],
     "process.heat": ["Blur"],
     "process.langevin": ["CLD"],
-    "process.poisson": ["PFGM", "PFGMPP"],
+    "process.poisson": ["PFGM", "PFGMPP", "PublishedJump"],
     "network.mlp": ["MLP"],
     "network.unet": ["UNet"],
     "network.transformer": ["Transformer"],

@@ -81,8 +81,8 @@ def search_grid(
     states = [state for _, state in integrate(field, x, teacher, Heun(), rng)]
     costs = deviations(field, teacher, states)
     candidates: dict[str, Tensor] = {}
-    for name, p in named.items():  # a name may be another's second
-        if not any(torch.equal(p.path, path) for path in candidates.values()):
+    for name, p in named.items():  # a name may be another's second; where a path climbs it adds noise
+        if bool((p.path.diff() < 0).all()) and not any(torch.equal(p.path, path) for path in candidates.values()):
             candidates[name] = p.path
     for gamma in GAMMAS:
         candidates[f"gamma {gamma:g}"] = teacher[cheapest(costs, steps, gamma)]

@@ -17,9 +17,8 @@ from driftfield.report.nll import _in_units, nll
 from driftfield.train.load import load, store
 
 from ..cli.test_cli import cli, error
-from ..train.common import TINY
 from ..workers import together
-from .common import MLP, trained, vectors
+from .common import MLP, trained, untrained, vectors
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +31,7 @@ def points(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
     """A network that has learned nothing."""
-    path = tmp_path_factory.mktemp("nll") / "model.safetensors"
-    recipe = TINY.resolved(TINY.data.load().info)
-    with torch.random.fork_rng():
-        torch.random.default_generator.manual_seed(0)
-        store(path, recipe.denoiser(), recipe)
-    return path
+    return untrained(tmp_path_factory.mktemp("nll"))
 
 
 def test_what_is_taken_is_the_mean_of_the_densities(points):

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
 
 from driftfield.report.draw import draw
 from driftfield.report.paths import FILE, grid_of, search
-from driftfield.train.load import store
 
-from ..train.common import TINY
+from .common import untrained
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A network that has learned nothing: its trajectories can be searched as well as any."""
-    folder = tmp_path_factory.mktemp("paths")
-    recipe = TINY.resolved(TINY.data.load().info)
-    with torch.random.fork_rng():
-        torch.random.default_generator.manual_seed(0)
-        store(
-            folder / "model.safetensors", recipe.denoiser(), replace(recipe, sampling=replace(recipe.sampling, nfe=5))
-        )
-    return folder
+    return untrained(tmp_path_factory.mktemp("paths"), nfe=5).parent
 
 
 def test_searched_kept_and_walked(run):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,21 +12,16 @@ import torch
 from driftfield.report.draw import draw
 from driftfield.report.score import score
 from driftfield.report.shard import shared
-from driftfield.train.load import load, store
+from driftfield.train.load import load
 
-from ..train.common import TINY
 from ..workers import together
+from .common import untrained
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A network that has learned nothing, which draws as well as any."""
-    path = tmp_path_factory.mktemp("shard") / "model.safetensors"
-    recipe = TINY.resolved(TINY.data.load().info)
-    with torch.random.fork_rng():
-        torch.random.default_generator.manual_seed(0)
-        store(path, recipe.denoiser(), replace(recipe, sampling=replace(recipe.sampling, nfe=5)))
-    return path
+    return untrained(tmp_path_factory.mktemp("shard"), nfe=5)
 
 
 def drawn(run, n, batch, to=None, cond=None, start=None):

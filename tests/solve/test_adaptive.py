@@ -13,17 +13,12 @@ from driftfield.field.base import Field
 from driftfield.rng import normal, rows, seeded
 from driftfield.solve.adaptive import DormandPrince, Pace
 
+from .test_rk import mixture
+
 F64 = torch.float64
 WIDE = DormandPrince(0.0, 1e12)  # takes any step it is told to
 PROCESSES = [df.EDM(), df.VP(), df.VE(), df.Rectified(), df.PFGMPP(D=4.0)]
 name = lambda v: type(v).__name__
-
-
-def mixture(process):
-    weights = torch.tensor([0.3, 0.7], dtype=F64)
-    means = torch.tensor([[1.0, -0.5], [-0.8, 0.6]], dtype=F64)
-    covariances = torch.stack((0.2 * torch.eye(2, dtype=F64), torch.tensor([[0.3, 0.1], [0.1, 0.15]], dtype=F64)))
-    return df.Mixture(process, weights, means, covariances)
 
 
 def start(process, n, t):

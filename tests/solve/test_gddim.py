@@ -112,7 +112,7 @@ def test_the_published_toy():
     """
     angles = torch.arange(8, dtype=F64) * math.pi / 4
     means = torch.stack((angles.cos(), angles.sin()), 1)
-    error = {}
+    error, fine = {}, torch.empty(0)
     for factor in ("R", "L"):
         process = CLD(factor=factor)
         weights = torch.full((8,), 1 / 8, dtype=F64)

@@ -18,6 +18,7 @@ from .base import Isotropic, check_climb, check_span
 from .gaussian import EDM
 
 _LARGEST = 1e16  # of a finite D: there the scale of the noise is already 1 to eight digits
+LEAST_CLIMB = 1e-6  # of a level: an upward move tells no smaller ones apart
 
 
 class RadialProcess(Isotropic):
@@ -199,9 +200,9 @@ def _jump(D: float, q: float, device: torch.device, points: int = 1024, tail: fl
 
     Its Laplace transform is `M(z) / M(q z)`, `z = sqrt(2 D lam)`, with `M` the Matern function of order `D / 2`.
     """
-    if q > 1 - 1e-6:
+    if q > 1 - LEAST_CLIMB:
         raise ValueError(
-            f"two levels of an upward move are {1 - q:.1e} apart, relatively; merge levels closer than 1e-6"
+            f"two levels of an upward move are {1 - q:.1e} apart, relatively; merge levels closer than {LEAST_CLIMB:g}"
         )
 
     def log_transform(lam: Array) -> Array:

@@ -17,12 +17,11 @@ from ..field.base import Field
 from ..linear import expand
 from ..process.base import Isotropic
 from ..process.gaussian import GaussianProcess
+from ..process.poisson import LEAST_CLIMB
 from ..rng import Rng, normal
 from .base import Solver, reversal
 from .exponential import held
 from .renoise import noisy_step
-
-LEAST_CLIMB = 1e-6  # of a level: `diffuse` under Student's t tells no smaller ones apart
 
 
 class _Renoised(Solver):
@@ -50,7 +49,7 @@ class _Renoised(Solver):
             old, new = process.alpha(s) * low, process.alpha(s) * ((level - low) * (level + low)).sqrt()
             mean = expand(process.alpha(s), x) * y + old * process.eps(x, t, y)
             return mean + reversal(field).s_noise * new * normal(x, rng)
-        if low > level * (1 - LEAST_CLIMB):  # less noise than a float32 state can show
+        if low > level * (1 - LEAST_CLIMB):  # less noise than the move can draw
             return held(process, x, y, t, s)
         goal = process.time(low)
         return field.diffuse(held(process, x, y, t, goal), goal, s, rng)
