@@ -85,8 +85,10 @@ def test_tensorboard_shows_what_the_log_says_once_and_the_run_is_the_same(tmp_pa
 def test_tensorboard_after_a_kill(tmp_path):
     """A writer that is never closed, its file torn in mid-record; then the run goes on from an earlier step."""
     first = TensorBoard(tmp_path)
-    for step in range(1, 11):
-        first(step, {"loss/train": step / 10})
+    large = Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8))
+    for step in range(1, 11):  # a picture keeps the writing thread busy for a while
+        first(step, {"loss/train": step / 10}, large if step == 10 else None)
+    assert events(tmp_path / "tensorboard")[1]["samples"] == [(10, 400, 400)]
     assert len(events(tmp_path / "tensorboard")[0]["loss/train"]) == 10  # each is on disk as soon as it is told
     (torn,) = (tmp_path / "tensorboard").iterdir()
     torn.write_bytes(torn.read_bytes()[:-5])
