@@ -190,7 +190,7 @@ def peers() -> dict[str, Walk]:
     for label, spacing in (
         ("karras", KARRAS),
         ("exponential", EXPONENTIAL),
-        ("even", {"timestep_spacing": "linspace"}),
+        ("even", EVEN),
     ):
         for order in (2, 3):
             found[f"diffusers DPM-Solver++ {order}M ({label})"] = tabled(

@@ -198,6 +198,8 @@ def test_a_row_does_not_depend_on_its_batch():
     torch.testing.assert_close(df.log_prob(process, model, x[5:], first=5, **ask), whole[5:], rtol=0, atol=1e-10)
     assert not torch.allclose(df.log_prob(process, model, x, **{**ask, "seed": 5}), whole)
     assert parts.nfe == whole.nfe
+    none = df.log_prob(process, model, x[:0])
+    assert (none.shape, none.error.shape, none.nfe) == ((0,), (0,), 0)
 
 
 def test_langevin_is_bounded_from_below():

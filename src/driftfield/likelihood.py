@@ -98,7 +98,7 @@ def log_prob(
                 "give the log-density there as prior="
             )
         prior = process.prior_log_prob
-    exact = divergence == "exact" or (divergence == "auto" and x[0].numel() <= SMALL)
+    exact = divergence == "exact" or (divergence == "auto" and math.prod(x.shape[1:]) <= SMALL)
     found, errors, spent = torch.empty(len(x), dtype=dtype), torch.zeros(len(x), dtype=dtype), 0
     with bar("log-density", len(x), 1, progress) as advance:
         for i in range(0, len(x), batch):
