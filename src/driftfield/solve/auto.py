@@ -15,14 +15,14 @@ from .exponential import DEIS, GDDIM, Exponential
 from .named import SOLVERS
 from .rk import Heun
 
-_FEW = 8  # evaluations, below which one more remembered makes it worse
+_FEW = 12  # evaluations, below which one more remembered gains little where it helps, and loses much where not
 
 
 def auto(process: Process, nfe: int) -> tuple[Solver, Callable[..., Tensor]]:
     """The solver and the builder of the grid for `nfe` evaluations, at least 1.
 
     One level for all directions: `DEIS` in the clock of rectified flow on the grid `logistic`, order 3 for fewer than
-    8 evaluations and 4 from there on. Other Gaussian processes: order 3 on the grid `power`, through estimates of the
+    12 evaluations and 4 from there on. Other Gaussian processes: order 3 on the grid `power`, through estimates of the
     data, or of the noise where the root of the covariance does not follow the flow. Any other process: Heun's method.
     Found by measurement: see `benchmarks/solvers.py`.
     """
