@@ -13,7 +13,7 @@ def driftfield(*arguments: object, quiet: bool = False) -> str:
     return subprocess.run(command, check=True, capture_output=quiet, text=True).stdout or ""
 
 
-def trained_on_digits(run: Path, process: str, steps: int, width: int) -> None:
-    """Train a U-Net on the digits, or go on with it; nothing where it is there."""
+def trained_on_digits(run: Path, process: str, steps: int, width: int, *more: object) -> None:
+    """Train a U-Net on the digits, or go on with it; nothing where it is there. `more` are options of the command."""
     sizes = ["--steps", steps, "--set", f"network.width={width}"]
-    driftfield("train", "digits", "--process", process, *sizes, "--run", run)
+    driftfield("train", "digits", "--process", process, *sizes, *more, "--run", run)

@@ -1,10 +1,13 @@
 """Training samples per second, against a plain loop written by hand on the same network.
 
     python benchmarks/training_speed.py [--shape 1 28 28] [--width 16] [--batch 64] [--steps 20] [--rounds 5]
+    python benchmarks/training_speed.py --data fashion --references 256 1024 4096
 
 The plain loop draws a batch, perturbs it, regresses and steps AdamW: no average, no clipping, no logging, no guard.
 Ours is `train` as users run it, with the average and the norm clip. The two take turns, `--rounds` times over, so that
-a change of the machine's load meets both; the ratio is the median over the rounds.
+a change of the machine's load meets both; the ratio is the median over the rounds. With `--references`, a second table
+says what a step costs with stable targets of these sizes, in units of one without; that needs data whose targets are
+not all sharp at once, so name some.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import torch
 
 import driftfield as df
 from driftfield.data.memory import InMemory
+from driftfield.data.recognise import find
 from driftfield.objective.laws import Balanced
 from driftfield.objective.matching import Matching
 from driftfield.plain import Build
@@ -78,12 +82,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--data", help="path or name of data [noise of --shape]")
+    parser.add_argument("--references", type=int, nargs="*", default=[])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    data = normal(torch.empty(2000, *options.shape), seeded(1)).clamp(-1, 1)
-    value = InMemory.of(data)
+    value = InMemory.of(normal(torch.empty(2000, *options.shape), seeded(1)).clamp(-1, 1))
+    value = value if options.data is None else find(options.data)
     source = value.load()
+    options.shape = list(source.info.shape)
     network = {"width": options.width, "multipliers": tuple(options.multipliers), "blocks": options.blocks}
     training = Training(
         steps=options.steps,
@@ -107,6 +114,15 @@ def main() -> None:
         rate = options.batch / seconds
         print(f"| {name} | {rate:.0f} | {rate * flops / 1e12:.3f} |")
     print(f"\nours / plain: {ratio:.3f} (median of {options.rounds} rounds, {ratios[0]:.2f} to {ratios[-1]:.2f})")
+    if not options.references:
+        return
+    print("\n| reference | step with it / without |\n|---|---|")
+    for n in options.references:
+        stable = recipe.with_fields([f"objective=StableTarget(reference={n})"])
+        pairs = [(ours(stable, source, device), ours(recipe, source, device)) for _ in range(options.rounds)]
+        ratios = sorted(a / b for a, b in pairs)
+        more = statistics.median(1000 * (a - b) for a, b in pairs)
+        print(f"| {n} | {statistics.median(ratios):.3f} ({ratios[0]:.2f} to {ratios[-1]:.2f}), {more:+.1f} ms |")
 
 
 @torch.no_grad()

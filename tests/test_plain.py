@@ -86,7 +86,7 @@ def test_a_missing_part_is_made_when_its_field_is_set():
         ("objective.process=PFGMPP(D=-3)", "D"),
         ("objective.process=os:getcwd", "not a"),
         ("objective.process=PFGMPP(64)", "should read like"),
-        ("objective=Matching", "made from its name alone"),
+        ("data=Latent", "made from its name alone"),
         ("objective.process=no.such:Thing", "cannot import"),
         ("training.compile=perhaps", "compile takes bool"),
         ("training.steps", "field=value"),

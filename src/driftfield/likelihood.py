@@ -73,9 +73,9 @@ def log_prob(
     for one velocity, drawn by `(seed, first + i)`; `log p(x)` is above the mean of it by the divergence of `q` from
     the model's own law of velocities.
 
-    The path goes from `span[0]` to `span[1]` by `DormandPrince(rtol, atol)`; with `grid`, by RK4 along its times, in
-    whichever order (a last time 0 is left out), unless `solver` says otherwise; the density is then that at the least
-    of them. `cond` is passed to the denoiser, tensors of length B split with the batch. States and densities are of
+    The path goes from `span[0]` to `span[1]` by `DormandPrince(rtol, atol, clock="log")`; with `grid`, by RK4 along its
+    times, in whichever order (a last time 0 is left out), unless `solver` says otherwise; the density is then that at
+    the least of them. `cond` is passed to the denoiser, tensors of length B split with the batch. States and densities are of
     `dtype`; a `Preconditioned` network still runs in its own.
 
     The result has two attributes: `error` `(B,)`, the standard error over the probes, 0 if exact, NaN for one probe;
@@ -137,7 +137,7 @@ def _route(
     if grid is None:
         if solver is not None and not solver.adaptive:
             raise ValueError(f"{type(solver).__name__} takes the steps of a grid; give grid=, or no solver")
-        return torch.tensor(process.span, dtype=torch.float64), solver or DormandPrince(rtol, atol)
+        return torch.tensor(process.span, dtype=torch.float64), solver or DormandPrince(rtol, atol, clock="log")
     path = grid.flip(0) if grid.ndim == 1 and len(grid) and grid[0] > grid[-1] else grid
     path = path[path != 0] if grid.ndim == 1 else path
     if path.ndim != 1 or len(path) < 2 or not bool((path[1:] > path[:-1]).all()) or not path[0] > 0:

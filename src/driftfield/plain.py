@@ -177,7 +177,7 @@ def override(value: Any, path: str, text: str) -> Any:
             old = typing.cast(Any, kinds[0])()
         new = override(old, rest, text)
     else:
-        new = read(hint, text, name)
+        new = read(hint, text, name, old)
     return dataclasses.replace(value, **{name: new})
 
 
@@ -204,8 +204,8 @@ def _literal(text: str) -> Any:
         return text
 
 
-def read(hint: Any, text: str, name: str) -> Any:
-    """`text` as a value of the type `hint`; `name` is what errors call it."""
+def read(hint: Any, text: str, name: str, old: Any = None) -> Any:
+    """`text` as a value of the type `hint`, in the place of `old`; `name` is what errors call it."""
     members = _members(hint)
     if type(None) in members and text.lower() in ("none", "null"):
         return None
@@ -224,12 +224,12 @@ def read(hint: Any, text: str, name: str) -> Any:
             return tuple(read(item, part.strip(), name) for part in text.strip("()[]").split(",") if part.strip())
     ours = [k for k in members if isinstance(k, type) and k.__module__ not in ("builtins", "types")]
     if ours:
-        return _value(ours, text)
+        return _value(ours, text, old)
     takes = " or ".join("none" if k is type(None) else getattr(k, "__name__", str(k)) for k in members)
     raise ValueError(f"{name} takes {takes}, got {text!r}")
 
 
-def _value(bases: Sequence[type], text: str) -> Any:
+def _value(bases: Sequence[type], text: str, old: Any) -> Any:
     """A value of one of our classes from its name, with options in parentheses."""
     match = re.fullmatch(r"([\w.:]+)(?:\((.*)\))?", text.strip())
     if match is None:
@@ -242,7 +242,7 @@ def _value(bases: Sequence[type], text: str) -> Any:
         if called not in known:
             raise ValueError(unknown(called, known, bases[0].__name__.lower()))
         kind = known[called]
-    made = _made(kind, text)
+    made = _made(kind, text, old)
     for key, option in _options(inside or "", text):
         made = override(made, key, option)
     if not isinstance(made, tuple(bases)):
@@ -250,10 +250,13 @@ def _value(bases: Sequence[type], text: str) -> Any:
     return made
 
 
-def _made(kind: Any, text: str) -> Any:
+def _made(kind: Any, text: str, old: Any) -> Any:
+    """A value of `kind` from its defaults; where they do not suffice, with the fields of an `old` value of its kin."""
     try:
         return kind()
     except TypeError as error:
+        if isinstance(kind, type) and (isinstance(old, kind) or issubclass(kind, type(old))):
+            return kind(**{k: getattr(old, k) for k in _fields(kind) if k in _fields(type(old))})
         raise ValueError(f"{text!r} cannot be made from its name alone ({error}); set its parts instead") from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ from torch import Tensor
 
 from .data.base import Data, Info
 from .denoise.base import Denoiser
-from .denoise.preconditioned import Preconditioned
+from .denoise.learned import Learned
 from .generation import generate
-from .objective.laws import Balanced
-from .objective.matching import Matching
+from .objective.base import Regression
 from .optim import AdamW, Optimizer
 from .plain import Build, from_plain, settled, to_plain
 from .solve.base import Solver
@@ -105,7 +105,7 @@ class Recipe:
 
     data: Data
     network: Build
-    objective: Matching
+    objective: Regression
     scaling: str | None = None
     sigma_data: float | None = None
     training: Training = field(default_factory=Training)
@@ -116,30 +116,28 @@ class Recipe:
     def resolved(self, info: Info) -> Recipe:
         """The recipe with what the data say filled in."""
         sigma_data = info.std if self.sigma_data is None else self.sigma_data
-        objective = self.objective
-        if isinstance(objective.weight, Balanced) and objective.weight.sigma_data is None:
-            objective = replace(objective, weight=Balanced(sigma_data))
+        objective: Any = self.objective.resolved(sigma_data, info.shape)
         if objective.reveal is None and info.incomplete:
             raise ValueError("these data have missing values, which training must be told to leave out: keep a reveal")
         if objective.reveal is not None and objective.reveal.widths is None:
             objective = replace(objective, reveal=replace(objective.reveal, widths=info.widths))
         return replace(self, info=info, sigma_data=sigma_data, objective=objective)
 
-    def denoiser(self) -> Preconditioned:
+    def denoiser(self) -> Learned:
         """The network this recipe describes, untrained, as a denoiser. Raises: ValueError before `resolved`."""
         if self.info is None or self.sigma_data is None:
             raise ValueError("this recipe has not met its data yet; call resolved(info) first")
         augment, reveal = self.objective.augment, self.objective.reveal
         if reveal is not None and "known" not in self.network.parameters():
             raise ValueError(f"{self.network.target} takes no known values, which objective.reveal needs; MLP does")
-        network = self.network(
-            shape=self.info.shape,
+        build = partial(
+            self.network,
             classes=len(self.info.classes),
             augments=0 if augment is None else augment.channels,
             known=reveal is not None,
         )
         autocast = PRECISIONS[self.training.precision]
-        return Preconditioned(network, self.objective.process, self.sigma_data, self.scaling, autocast)
+        return self.objective.denoiser(build, self.info.shape, self.sigma_data, self.scaling, autocast)
 
     def sample(
         self,

@@ -7,6 +7,7 @@ processes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -94,15 +95,18 @@ def integers(like: Tensor, high: int, rng: Rng) -> Tensor:
     return _fill(torch.empty(like.shape, dtype=torch.int64, device=like.device), rng, "random_", high)
 
 
-def gamma(shape: float, like: Tensor, rng: Rng) -> Tensor:
-    """Gamma(shape, 1) draws with the shape and device of `like`, always in float64.
+def gamma(shape: float | Tensor, like: Tensor, rng: Rng) -> Tensor:
+    """Gamma(shape, 1) draws with the shape and device of `like`, always in float64; `shape` is one, or one for each.
 
     float64 because at a small `shape` a draw is like `u^(1/shape)`, below what float32 can hold.
+    Raises: ValueError for a number `shape` that is not finite and > 0.
     Source: Marsaglia and Tsang 2000, as torch implements it.
     """
-    if not 0 < shape < float("inf"):
-        raise ValueError(f"a gamma law needs a finite shape > 0, got {shape}")
-    concentration = torch.full(like.shape, shape, dtype=torch.float64, device=like.device)
+    if not isinstance(shape, Tensor):
+        if not 0 < shape < float("inf"):
+            raise ValueError(f"a gamma law needs a finite shape > 0, got {shape}")
+        shape = torch.full(like.shape, shape, dtype=torch.float64, device=like.device)
+    concentration = shape.to(torch.float64)
     if isinstance(rng, torch.Generator):
         return torch._standard_gamma(concentration, generator=rng)
     if len(rng) != len(like):
@@ -114,6 +118,49 @@ def gamma(shape: float, like: Tensor, rng: Rng) -> Tensor:
 def chi_square(freedom: float, like: Tensor, rng: Rng) -> Tensor:
     """Chi-square draws with `freedom` > 0 degrees, any real number, in float64: twice a Gamma(freedom / 2, 1)."""
     return 2 * gamma(freedom / 2, like, rng)
+
+
+def open_uniform(like: Tensor, rng: Rng) -> Tensor:
+    """Uniform draws strictly between 0 and 1, in float64: the middles of the `2^53` cells of `uniform`."""
+    return uniform(like.double(), rng) + 2.0**-54
+
+
+def inverse_gaussian(distance: Tensor, drift: Tensor | float, rng: Rng) -> Tensor:
+    """The time at which a Brownian motion with this `drift` >= 0 first reaches `distance` > 0, in float64.
+
+    Its mean is `distance / drift` and its shape parameter `distance^2`; without drift it is the law of Levy.
+    Shapes: the result is like `distance`, whose first axis is the rows; `drift` broadcasts to it.
+    Source: Michael, Schucany and Haas 1976, with the smaller root free of cancellation. [michael1976generating]
+    """
+    d = distance.double()
+    square, u = normal(d, rng).square(), uniform(d, rng)
+    half = square / (2 * d)
+    small = d / (drift + half + (half * (half + 2 * drift)).sqrt())
+    ratio = small * drift / d  # over the mean
+    return torch.where(u * (1 + ratio) <= 1, small, small / ratio.square())
+
+
+def positive_stable(beta: float, like: Tensor, rng: Rng) -> Tensor:
+    """Positive stable draws `S` of index 0 < beta < 1, `E exp(-lam S) = exp(-lam^beta)`, like `like`, in float64.
+
+    Raises: ValueError for another index. Source: Kanter 1975, Cor. 4.1. [kanter1975stable]
+    """
+    if not 0 < beta < 1:
+        raise ValueError(f"a positive stable law has an index between 0 and 1, got {beta}")
+    u, waiting = math.pi * open_uniform(like, rng), -open_uniform(like, rng).log()
+    log = (beta * u).sin().log() - u.sin().log() / beta
+    return (log + (1 - beta) / beta * (((1 - beta) * u).sin() / waiting).log()).exp()
+
+
+def poisson(mean: Tensor, rng: Rng) -> Tensor:
+    """Poisson draws with these means, `>= 0`, shaped like `mean`, in float64. Its first axis is the rows."""
+    mean = mean.double()
+    if isinstance(rng, torch.Generator):
+        return torch.poisson(mean, generator=rng)
+    if len(rng) != len(mean):
+        raise ValueError(f"{len(rng)} generators for a batch of {len(mean)} rows; give one per row, or a single one")
+    draws = [torch.poisson(m, generator=g) for m, g in zip(mean, rng, strict=True)]
+    return torch.stack(draws) if draws else mean
 
 
 def permutation(n: int, rng: torch.Generator) -> Tensor:

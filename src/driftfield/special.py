@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -138,16 +138,23 @@ def log_matern_ratio(nu: float, z: Array, q: float) -> Array:
     return np.asarray(nu * leading - _log1p(rise / b) / 2 + series)
 
 
-def invert_laplace(log_transform: Callable[[Array], Array], lam: Array, nodes: int = 128) -> tuple[Array, Array, Array]:
-    """Points `y`, one for each `lam` > 0, with the distribution function and density of a positive law there.
+class Contour(NamedTuple):
+    """Points `y`, `(M,)`, and for each a path through the plane of `lam` on which Bromwich's integral converges fast.
 
-    `log_transform(lam)` is `ln E exp(-lam Y)`, analytic off the negative axis. `lam` is the saddle point of the
-    integrand of the inversion integral and `y` follows from it, so a geometric grid of `lam` places the points where
-    the law is, from one tail (large `lam`) to the other. The path is a parabola through the saddle, on which the
-    trapezoidal rule converges geometrically: `lam (1 + i v - bend v^2)`.
+    The function with the Laplace transform `g(lam) exp(log_transform(lam))` is, at `y`,
+    `exp(log_scale) (weights g(points)).real.sum(1)`. `spacing` is `-dy / dlog(lam)`, which turns a density into a mass.
+    """
 
-    Shapes: `lam` and the three results are `(M,)`.
-    Exact:  to about 1e-11 absolute in the distribution function.
+    y: Array  # (M,)
+    points: Array  # (M, K) complex
+    weights: Array  # (M, K) complex
+    log_scale: Array  # (M,)
+    spacing: Array  # (M,)
+
+
+def laplace_contour(log_transform: Callable[[Array], Array], lam: Array, nodes: int = 128) -> Contour:
+    """A path of `nodes` points for each `lam`, `(M,)`; see `invert_laplace`.
+
     Source: Bromwich's integral by steepest descent; Trefethen and Weideman 2014, Sec. 15. [trefethen2014trapezoidal]
     """
     circle = np.exp(2j * np.pi * np.arange(16) / 16)
@@ -160,9 +167,27 @@ def invert_laplace(log_transform: Callable[[Array], Array], lam: Array, nodes: i
     end = np.sqrt((bend + a2 / 2) / a2) / bend  # where that Gaussian is least; it grows beyond
     v = np.arange(nodes) / (5 * np.sqrt(1 + a2))[:, None]
     path = 1 + 1j * v - bend[:, None] * v**2
-    exponent = np.where(
-        v < end[:, None], lam[:, None] * path * y[:, None] + log_transform(lam[:, None] * path), -np.inf
-    )
-    kernel = (1 + 2j * bend[:, None] * v) * v[:, 1:2] / np.pi * np.exp(exponent)
+    points = lam[:, None] * path
+    exponent = np.where(v < end[:, None], points * y[:, None] + log_transform(points), -np.inf)
+    log_scale = exponent[:, 0].real
+    kernel = (1 + 2j * bend[:, None] * v) * v[:, 1:2] / np.pi * np.exp(exponent - log_scale[:, None])
     kernel[:, 0] /= 2
-    return y, (kernel / path).sum(1).real, lam * kernel.sum(1).real
+    return Contour(y, points, lam[:, None] * kernel, log_scale, (1 + a2) / lam)
+
+
+def invert_laplace(log_transform: Callable[[Array], Array], lam: Array, nodes: int = 128) -> tuple[Array, Array, Array]:
+    """Points `y`, one for each `lam` > 0, with the distribution function and density of a positive law there.
+
+    `log_transform(lam)` is `ln E exp(-lam Y)`, analytic off the negative axis. `lam` is the saddle point of the
+    integrand of the inversion integral and `y` follows from it, so a geometric grid of `lam` places the points where
+    the law is, from one tail (large `lam`) to the other. The path is a parabola through the saddle, on which the
+    trapezoidal rule converges geometrically: `lam (1 + i v - bend v^2)`.
+
+    Shapes: `lam` and the three results are `(M,)`.
+    Exact:  to about 1e-11 absolute in the distribution function.
+    Source: Bromwich's integral by steepest descent; Trefethen and Weideman 2014, Sec. 15. [trefethen2014trapezoidal]
+    """
+    path = laplace_contour(log_transform, lam, nodes)
+    scale = np.exp(path.log_scale)
+    below = scale * (path.weights / path.points).sum(1).real
+    return path.y, below, scale * path.weights.sum(1).real

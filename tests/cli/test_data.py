@@ -63,6 +63,46 @@ def test_a_picture_of_the_scales(tmp_path):
         assert len(picture.getcolors(1 << 24)) > 50
 
 
+@pytest.mark.slow
+def test_phases_are_measured_and_drawn(tmp_path):
+    """Digits in three phases: a table beside the page, the same in the record, and a third panel."""
+    page = cli("data", "inspect", "digits", "--phases", "--plot", tmp_path / "phases.png", "--cpu").stdout
+    heads, first = (line.split() for line in page[page.index("    level") :].splitlines()[:2])
+    assert heads == ["level", "phase", "V_DSM", "+-", "V_STF(256)", "V_STF(1024)", "N_eff", "D"]
+    assert first[1] == "1"
+    assert "reference of 1024 helps: --objective 'StableTarget(reference=1024)'" in page
+    with Image.open(tmp_path / "phases.png") as picture:
+        assert picture.height > 1000
+    found = json.loads(cli("data", "inspect", "digits", "--phases", "--json", "--cpu").stdout)["phases"]
+    assert set(found["phase"]) == {1, 2, 3}
+    assert found["items"] == 1617
+    assert 0 < found["helps"]["256"] < found["helps"]["1024"] < 1
+
+
+def test_phases_need_whole_rows(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b\n" + "".join(f"{i},{i % 3 or ''}\n" for i in range(40)))
+    said = cli("data", "inspect", tmp_path / "x.csv", "--phases", "--cpu", check=False)
+    assert said.returncode == 1
+    assert said.stderr == "Error: phases need data without missing values; fill or remove these first\n"
+
+
+@pytest.mark.slow
+def test_an_objective_by_name(tmp_path):
+    """In a recipe, and refused with a sentence where it does not fit."""
+    made = cli("train", "digits", "--objective", "StableTarget(reference=64)", "--process", "EDM", "--dry").stdout
+    recipe = json.loads(made)["objective"]
+    assert recipe["is"].endswith("stable:StableTarget")
+    assert recipe["reference"] == 64
+    assert recipe["process"]["is"].endswith(":EDM")
+    run = ["train", "digits", "--run", tmp_path / "run", "--steps", 2, "--cpu", "--set", "training.batch=32"]
+    for name, sentence in (("StableTarget(reference=16)", "smaller than the 32"), ("StableTargets", "did you mean")):
+        said = cli(*run, "--objective", name, check=False)
+        assert said.returncode == 1
+        assert sentence in said.stderr
+        assert "Traceback" not in said.stderr
+    assert not (tmp_path / "run" / "recipe.json").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -1,5 +1,8 @@
 import itertools
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -7,7 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from driftfield.denoise.empirical import Empirical
 from driftfield.process.gaussian import EDM, VE, VP, Rectified, SubVP
+from driftfield.process.helmholtz import Helmholtz
 from driftfield.process.poisson import PFGM, PFGMPP
+from driftfield.process.screened import ScreenedPoisson
+from driftfield.process.yukawa import MixedDiffusionPoisson, Yukawa
 from driftfield.rng import integers, normal, seeded
 
 GAUSSIAN = [EDM(), VE(), VP(), SubVP(), Rectified()]
@@ -235,15 +241,85 @@ def test_one_time_on_the_host_serves_a_state_elsewhere(process, offset):
     """
     data = normal(torch.empty(40, 3, dtype=torch.float64), seeded(22)) + offset
     exact = Empirical(process, data, torch.arange(40) % 2, tile=16)
-    for name in ("data", "labels", "_origin", "_norms", "_scale", "_counts"):
-        value = getattr(exact, name)
-        object.__setattr__(exact, name, None if value is None else value.to("meta"))
-    assert (exact._origin is not None) == (offset > 0)
+    points = exact._points
+    assert (points.origin is not None) == (offset > 0)
+    for holder, names in ((points, ("data", "labels", "origin", "norms", "scale")), (exact, ("data", "_counts"))):
+        for name in names:
+            value = getattr(holder, name)
+            object.__setattr__(holder, name, None if value is None else value.to("meta"))
     for dtype, label in itertools.product((torch.float32, torch.float64), (None, torch.zeros(5, dtype=torch.int64))):
         x, t = torch.empty(5, 3, dtype=dtype, device="meta"), torch.tensor(0.3, dtype=torch.float64)
-        y, log_prob, sound = exact._rows(x, t, None if label is None else label.to("meta"), 3)
+        y, log_prob, sound, _ = exact._rows(x, t, None if label is None else label.to("meta"), 3, None)
         assert {v.device.type for v in (y, log_prob, sound)} == {"meta"}
         assert (y.shape, log_prob.shape, sound.shape) == ((5, 3), (5,), (5,))
+
+
+PULLING = [Yukawa(mass=0.7), MixedDiffusionPoisson(a=0.5, b=1.5)]
+
+
+@pytest.mark.parametrize("process", PULLING, ids=repr)
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_a_target_that_is_pulled(process, offset):
+    """`sum_i w_i (x - pull_i (x - x_i))`, datum by datum: in float64, and from float32 states and data."""
+    data = crowded(200, 3, 23) + offset
+    x, t = states(process, data, 24)
+    log = process.log_kernel(x, t, data)
+    targets = torch.stack([process.target(x, t, y.expand_as(x)) for y in data], 1)
+    want = (log.softmax(1)[..., None] * targets).sum(1)
+    tolerance = 1e-6 * (1 + (x - want).abs().amax(1, keepdim=True))  # tables of pulls are good to 1e-7
+    assert bool(((Empirical(process, data, tile=37)(x, t) - want).abs() < tolerance).all())
+    x32, data32 = x.float(), data.float()
+    y = Empirical(process, data32)(x32, t)
+    assert y.dtype == torch.float32
+    exact = Empirical(process, data32.double())(x32.double(), t)
+    assert bool(((y - exact).abs() <= 1e-6 * (1 + exact.abs())).all())
+
+
+@pytest.mark.parametrize("process", [Helmholtz(), ScreenedPoisson(mass=0.3)], ids=repr)
+def test_rate_is_the_mean_of_the_rates(process):
+    data = crowded(200, 2, 25)
+    x, t = states(process, data, 26)
+    d2 = (x[:, None] - data).square().sum(2)
+    want = (process.log_kernel(x, t, data).softmax(1) * process.rate(d2, t[:, None], 2)).sum(1)
+    exact = Empirical(process, data, torch.arange(200) % 2, tile=37)
+    torch.testing.assert_close(exact.rate(x, t), want, rtol=1e-9, atol=1e-9)
+    half = Empirical(process, data[::2])
+    torch.testing.assert_close(exact.rate(x, t, torch.tensor(0)), half.rate(x, t), rtol=1e-9, atol=1e-9)
+    assert exact.rate(x.float(), t).dtype == torch.float32
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # torch, importing its compiler
+def test_compiled_is_the_same():
+    """To the rounding of a sum of 2000 terms, at any law, number of rows and rest of a tile."""
+    data = crowded(1500, 5, 27).float()
+    for process in (EDM(), PFGMPP(D=128.0)):
+        x, t = states(process, data.double(), 28)
+        plain, fast = Empirical(process, data, tile=400), Empirical(process, data, tile=400, compiled=True)
+        with torch.no_grad():
+            torch.testing.assert_close(fast(x.float(), t), plain(x.float(), t), rtol=0, atol=1e-5)
+
+
+def test_the_kernel_for_accelerators_agrees():
+    """Interpreted on the CPU, in a process of its own: it has to know before Triton is imported."""
+    pytest.importorskip("triton", reason="Triton is not here")
+    code = (
+        "import torch, driftfield as df\n"
+        "from driftfield.denoise.fused import fused_mean\n"
+        "from driftfield.rng import seeded\n"
+        "for n in (1, 2, 7, 64):\n"
+        "    for offset in (0.0, 100.0):\n"
+        "        for p in (df.EDM(), df.VP(), df.PFGM(), df.PFGMPP(D=128.0), df.PFGMPP(D=1e9)):\n"
+        "            data = torch.randn(150, n, generator=seeded(0)) + offset\n"
+        "            t = torch.tensor([0.002, 0.01, 0.1, 0.5, min(p.span[1], 2.0)] * 7)\n"
+        "            x = p.perturb(data[:35], t.double(), seeded(1)).float()\n"
+        "            y, sound = fused_mean(p, df.Empirical(p, data)._points, x, t)\n"
+        "            exact = df.Empirical(p, data.double())(x.double(), t.double())\n"
+        "            assert sound.all() and (y - exact).abs().max() < 2e-5, (n, offset, p)\n"
+    )
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_memory_is_bounded_by_the_tiles():

@@ -541,3 +541,41 @@ def test_what_does_not_exist_is_refused() -> None:
         PFGMPP(0.5).diffuse_published(x, t, 2 * t, seeded(0))
     with pytest.raises(ValueError, match="least < most"):
         PFGMPP(4.0, span=(1.0, 0.5))
+
+
+# --- PFGM's prior ------------------------------------------------------------------------------------------------
+
+
+def test_prior_density_of_pfgm() -> None:
+    """In the plane at z_max = 1: `1 / (2 pi)` at the centre (spec/pfgm.md 8.6); with the area of the hemisphere."""
+    x = torch.tensor([[0.0, 0.0], [3.0, -1.0]], dtype=DOUBLE)
+    density = PFGM(span=(1e-3, 1.0)).prior_log_prob(x).exp()
+    torch.testing.assert_close(density, 1 / (2 * math.pi * (x.square().sum(1) + 1) ** 1.5))
+    log_area = math.log(2) + 3073 / 2 * math.log(math.pi) - math.lgamma(3073 / 2)
+    assert log_area == pytest.approx(-7974.8834, abs=1e-3)
+    top = PFGM().prior_log_prob(torch.zeros(1, 3072, dtype=DOUBLE)).item()
+    assert top == pytest.approx(math.log(2) - log_area - 3072 * math.log(40), rel=1e-12)
+
+
+@pytest.mark.parametrize("n", [2, 64])
+def test_prior_of_pfgm_is_a_hemisphere_seen_from_the_centre(n: int) -> None:
+    """The radius of uniform points of a hemisphere, projected onto the plane z_max, has the law of the prior's."""
+    q = torch.randn(4000, n + 1, generator=seeded(7), dtype=DOUBLE)
+    projected = 40 * q[:, :-1] / q[:, -1:].abs()
+    x = PFGM().prior((4000, n), seeded(8), DOUBLE)
+    assert stats.ks_2samp(x.norm(dim=1).numpy(), projected.norm(dim=1).numpy()).pvalue > LEVEL
+    if n == 2:  # P(R <= rho) = 1 - z / sqrt(rho^2 + z^2): median sqrt(3) z
+        assert abs((x.norm(dim=1) < 40 * 3**0.5).double().mean().item() - 0.5) < 5 * 0.5 / 4000**0.5
+
+
+def test_clipping_the_prior_is_asked_for() -> None:
+    """At 40 and 3000 in 3,072 dimensions 54 % of the draws are shortened; directions and shorter draws stay."""
+    whole = PFGM().prior((4000, 3072), seeded(9))
+    x = PFGM(clip=3000.0).prior((4000, 3072), seeded(9))
+    long = whole.norm(dim=1) > 3000
+    assert torch.equal(x[~long], whole[~long])
+    torch.testing.assert_close(x[long].norm(dim=1), torch.full((int(long.sum()),), 3000.0))
+    torch.testing.assert_close(torch.nn.functional.cosine_similarity(x, whole), torch.ones(4000))
+    assert abs(long.double().mean().item() - 0.54) < 0.005 + 5 * 0.5 / 4000**0.5
+    with pytest.raises(ValueError, match="clip is the greatest length"):
+        PFGM(clip=0.0)

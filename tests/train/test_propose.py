@@ -156,6 +156,8 @@ def test_another_process_runs_over_the_proposed_levels():
         (df.PFGMPP(D=4.0), df.PFGMPP(D=4.0, span=found.span)),
         (df.EDM(span=(0.01, 5.0)), df.EDM(span=(0.01, 5.0))),
         (df.VP(), df.VP()),
+        (df.Yukawa(2.0), df.Yukawa(2.0, levels=found.span)),
+        (df.Fractional(0.7, levels=(0.01, 5.0)), df.Fractional(0.7, levels=(0.01, 5.0))),
         (df.VE(), df.VE()),
         (df.Rectified(), df.Rectified()),
     ):

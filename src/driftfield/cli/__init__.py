@@ -8,7 +8,7 @@ import time
 
 import typer
 
-from . import data, doctor, ema, evaluate, export, nll, recipes, report, sample, search, train
+from . import data, doctor, ema, evaluate, export, latent, nll, physics, recipes, report, robustness, sample, search, train
 
 # Threads that spin while they wait for each other are 20 times slower on a core that something else also uses.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -21,9 +21,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (train, sample, search, evaluate, nll, ema, report, export, recipes, doctor):
+for verb in (train, sample, search, evaluate, nll, latent, ema, report, robustness, export, recipes, doctor):
     app.command()(getattr(verb, verb.__name__.rpartition(".")[2]))
 app.add_typer(data.app, name="data")
+app.add_typer(physics.app, name="physics")
 
 
 def main() -> None:

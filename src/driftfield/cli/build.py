@@ -24,6 +24,7 @@ def asked_recipe(
     recipe: str | None,
     data: str | None,
     start: Path | None,
+    objective: str | None,
     process: str | None,
     minutes: float | None,
     steps: int | None,
@@ -66,6 +67,8 @@ def asked_recipe(
         raise ValueError("nothing to train on: give a recipe (driftfield recipes lists them), or --data PATH")
     if start is not None:
         chosen = replace(chosen, init=str(weights_of(start).resolve()))
+    if objective is not None:
+        chosen = override(chosen, "objective", objective)
     if process is not None:
         chosen = replace(chosen, objective=override(chosen.objective, "process", process))
         if proposal is not None:

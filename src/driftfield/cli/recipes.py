@@ -12,8 +12,10 @@ def recipes(json: Annotated[bool, typer.Option("--json", help="Print JSON")] = F
     import json as js
 
     from ..data.recognise import NAMES
+    from ..recipes import RECIPES
 
-    lines = {name: (kind.__doc__ or "").strip().splitlines()[0] for name, kind in NAMES.items()}
+    known = {**RECIPES, **NAMES}
+    lines = {name: (known[name].__doc__ or "").strip().splitlines()[0] for name in (*NAMES, *RECIPES)}
     if json:
         print(js.dumps([{"name": name, "about": about} for name, about in lines.items()]))
         return

@@ -21,6 +21,9 @@ def train(
         str | None, typer.Option(help="Learn codes of the data: module:Class, or a folder saved by diffusers")
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Folder to write to and to resume from [runs/NAME]")] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="What is minimised: StableTarget(reference=1024), ... [recipe's]")
+    ] = None,
     process: Annotated[str | None, typer.Option(help="Physics: PFGMPP(D=64), EDM, VP, ... [recipe's]")] = None,
     minutes: Annotated[float | None, typer.Option(help="Time to train, in minutes")] = None,
     steps: Annotated[int | None, typer.Option(help="Number of steps to train")] = None,
@@ -41,7 +44,19 @@ def train(
 
     device = "cpu" if cpu else ""
     chosen, source, folder, proposal = asked_recipe(
-        recipe, data, start, process, minutes, steps, seed, settings or [], trust or [], run, device, autoencoder
+        recipe,
+        data,
+        start,
+        objective,
+        process,
+        minutes,
+        steps,
+        seed,
+        settings or [],
+        trust or [],
+        run,
+        device,
+        autoencoder,
     )
     if dry:
         print(chosen.to_json())

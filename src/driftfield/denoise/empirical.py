@@ -10,14 +10,15 @@ at small noise the product alone cannot rank near neighbours in float32. Hence, 
 4. rows for which neither holds (a crowd of near-duplicates at tiny noise) run again in float64.
 
 Step 4 makes the host wait for one flag per call; input in float64 needs no such flag. So does a condition, for the
-check of its classes.
+check of its classes. Laws whose target is not the datum (`Isotropic.pull`) run in float64 throughout.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
 from typing import NamedTuple, cast
 
 import torch
@@ -26,10 +27,11 @@ from torch import Tensor
 from ..process.base import Isotropic
 from ..process.structured import GaussianProcess
 from .observed import ObservedData
+from .stream import Lean, Points, Sums, stream
 
 _NEAREST = 16  # data per row that are recomputed
+_FEW = 64  # dimensions up to which an accelerator takes differences, in one kernel
 _ROWS = 1024  # rows at a time: a tile of distances is then 8 MiB in float32
-_CACHED = 1 << 18  # numbers converted at a time: 2 MiB in float64
 _GATHER = 1 << 20  # numbers gathered at a time: 8 MiB in float64
 _SAFETY = 4  # from the largest error among 16 to the largest among a million: normal errors give 5.2 / 1.8
 _TOLERANCE = 400  # units of rounding: 5e-5 of the data's scale in float32
@@ -37,7 +39,9 @@ _TOLERANCE = 400  # units of rounding: 5e-5 of the data's scale in float32
 
 @dataclass(frozen=True, eq=False)
 class Empirical:
-    """The mean of `x_0` given `x_t = x`, when `x_0` is one of `data`, all equally likely.
+    """The mean of the target given `x_t = x`, when `x_0` is one of `data`, all equally likely.
+
+    The target is the datum itself, or `x - pull (x - x_0)` for a law that changes shape (`Isotropic.pull`).
 
     Shapes: `data` is `(M, *data)`; `labels`, if given, `(M,)` int64 classes >= 0; `x` is a state, `(B, *data)` unless
             the process adds to it; `t` is `()` or `(B,)` and not 0; `cond` is `()` or `(B,)` int64: only data of that
@@ -53,11 +57,12 @@ class Empirical:
     data: Tensor
     labels: Tensor | None = None
     tile: int = 2048
-    _origin: Tensor | None = field(init=False, repr=False)  # (N,) float64, or None where centring gains nothing
-    _norms: Tensor = field(init=False, repr=False)  # (M,) float64, squared and from the origin
-    _scale: Tensor = field(init=False, repr=False)  # (), root of the mean squared distance from the mean
+    compiled: bool = False
+    _points: Points = field(init=False, repr=False)
     _counts: Tensor | None = field(init=False, repr=False)  # (C,) float64, data in each class
     _observed: ObservedData | None = field(init=False, repr=False)  # for what is not isotropic
+    _pulls: bool = field(init=False, repr=False)  # whether the target is not the datum
+    _known: bool = field(init=False, repr=False)  # whether the noise is Gaussian or Student's t
 
     def __post_init__(self) -> None:
         if not any(hasattr(self.process, name) for name in ("log_drop", "observe")):
@@ -67,39 +72,51 @@ class Empirical:
         if self.tile < 1:
             raise ValueError(f"a tile holds at least one datum, got tile={self.tile}")
         m = len(self.data)
-        mean = torch.stack([rows.sum(0) for rows in self._double()]).sum(0) / m
-        spread = self._squares(mean).sum() / m
-        # Within two spreads of 0 the data are centred well enough, and no tile needs to be copied.
-        off = bool(mean.square().sum() > 4 * spread)
-        origin = mean.to(self.data.dtype).double() if off else None  # rounded: the same number in every precision
-        norms = self._squares(torch.zeros_like(mean) if origin is None else origin)
         counts = None
         if self.labels is not None:
             if self.labels.shape != (m,) or self.labels.dtype != torch.int64 or bool((self.labels < 0).any()):
                 shape = tuple(self.labels.shape)
                 raise ValueError(f"labels must be ({m},) int64 and >= 0, got {self.labels.dtype} {shape}")
             counts = self.labels.bincount().double()
-        general = None
+        points, general = Points.of(self.data, self.labels, self.tile), None
         if not hasattr(self.process, "log_drop"):
             general = ObservedData(self.process, self.data, self.labels, counts, self.tile)
-        self.__dict__.update(_origin=origin, _norms=norms, _scale=spread.sqrt(), _counts=counts, _observed=general)
+        pulls = False
+        if general is None:
+            at = torch.tensor(self.process.span[1], dtype=torch.float64)
+            pulls = self._law.pull(torch.zeros((), dtype=torch.float64), at, self.data[0].numel()) is not None
+        known = general is None and not pulls and _has_freedom(self._law)
+        self.__dict__.update(_points=points, _counts=counts, _observed=general, _pulls=pulls, _known=known)
 
     @property
     def _law(self) -> Isotropic:
         return cast(Isotropic, self.process)
 
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        """`E[x_0 | x_t = x]`, shaped and typed like `x`; the arithmetic is in float32 or higher."""
+        """`E[target | x_t = x]`, shaped and typed like `x`; the arithmetic is in float32 or higher."""
         cond, n = self._check(x, t, cond), self.data[0].numel()
         if self._observed is not None:
             return self._observed.mean(x, t, cond).to(x.dtype)
-        work = torch.promote_types(x.dtype, torch.float32)
-        y, _, sound = self._posterior(x.to(work), t, cond, n)
+        work = torch.float64 if self._pulls else torch.promote_types(x.dtype, torch.float32)
+        if self._fits(x, n, cond) and work == torch.float32:
+            y, sound = self._kernel(x.to(work).flatten(1), t)
+        else:
+            y, _, sound, _ = self._posterior(x.to(work), t, cond, n, self._rest if self._pulls else None)
         if work != torch.float64 and not bool(sound.all()):
             rows = (~sound).nonzero()[:, 0]
             at = (x[rows].double(), t[rows] if t.ndim else t, None if cond is None else cond[rows])
             y = y.index_copy(0, rows, self._posterior(*at, n)[0])
         return y.to(x.dtype).reshape(x.shape)
+
+    def _fits(self, x: Tensor, n: int, cond: Tensor | None) -> bool:
+        """Whether the kernel of `fused` serves: few dimensions, Student's t or Gaussian, on an NVIDIA accelerator."""
+        plain = cond is None and not (x.requires_grad and torch.is_grad_enabled())
+        return plain and x.is_cuda and torch.version.cuda is not None and n <= _FEW and self._known and _has_triton()
+
+    def _kernel(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        from .fused import fused_mean
+
+        return fused_mean(self._law, self._points, x, t)
 
     def log_prob(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """The log-density of `x_t` at `x`, the mean of the kernels around the data: `(B,)`, nats, through float64."""
@@ -107,6 +124,17 @@ class Empirical:
         if self._observed is not None:
             return self._observed.log_prob(x, t, cond).to(x.dtype)
         return self._posterior(x.double(), t, cond, n)[1].to(x.dtype)
+
+    def rate(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Births for each particle at `x` and unit of time, the mean of those by each datum: `(B,)`, through float64.
+
+        Negative numbers are deaths. The logarithm of a particle's weight grows at this rate as time does.
+        Raises: TypeError for a process that keeps its mass.
+        """
+        cond, n = self._check(x, t, cond), self.data[0].numel()
+        if self._observed is not None or self._law.rate(t.new_zeros(()), t.flatten()[:1].double(), n) is None:
+            raise TypeError(f"{type(self.process).__name__} keeps its mass: it has no births or deaths")
+        return self._posterior(x.double(), t, cond, n, self._births)[3].to(x.dtype)
 
     def score(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """The gradient of `log_prob` in `x`, at any law of the noise, shaped and typed like `x`, through float64.
@@ -119,8 +147,8 @@ class Empirical:
         if self._observed is not None:
             return self._observed.score(x, t, cond).to(x.dtype)
         x64, a = x.double().flatten(1), self._law.alpha(_column(t))
-        y, above, _ = self._posterior(x64, t, cond, n + 2)
-        _, below, _ = self._posterior(x64, t, cond, n)
+        y, above, _, _ = self._posterior(x64, t, cond, n + 2)
+        _, below, _, _ = self._posterior(x64, t, cond, n)
         return (-2 * math.pi * (above - below).exp()[:, None] * (x64 - a * y)).to(x.dtype).reshape(x.shape)
 
     def _check(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor | None:
@@ -141,49 +169,47 @@ class Empirical:
             raise ValueError(f"a condition names a class without data: {sorted(set(cond.flatten().tolist()))}")
         return cond.expand(len(x))
 
-    def _tiles(self, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
-        """The first index of every tile and its rows less the origin, `(T, N)`: a view where there is no origin."""
-        for start in range(0, len(self.data), self.tile):
-            rows = self.data[start : start + self.tile].flatten(1)
-            if self._origin is not None:  # subtracted in the finer of the two precisions
-                rows = rows.to(torch.promote_types(rows.dtype, dtype)) - self._origin.to(rows.dtype)
-            yield start, rows.to(dtype)
+    def _rest(self, d2: Tensor, t: Tensor, n: int) -> Tensor:
+        return 1 - cast(Tensor, self._law.pull(d2, t, n))
 
-    def _double(self) -> Iterator[Tensor]:
-        """All rows in float64, in pieces that stay in a processor's cache."""
-        size = max(1, _CACHED // self.data[0].numel())
-        for start in range(0, len(self.data), size):
-            yield self.data[start : start + size].flatten(1).double()
+    def _births(self, d2: Tensor, t: Tensor, n: int) -> Tensor:
+        return cast(Tensor, self._law.rate(d2, t, n))
 
-    def _squares(self, centre: Tensor) -> Tensor:
-        """The squared distances of the data from `centre`, `(M,)` float64."""
-        return torch.cat([(rows - centre).square().sum(1) for rows in self._double()])
-
-    def _posterior(self, x: Tensor, t: Tensor, cond: Tensor | None, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _posterior(
+        self, x: Tensor, t: Tensor, cond: Tensor | None, n: int, lean: Lean | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`_rows` for any number of rows, in the precision of `x`, whatever autocast is in force around it."""
         with torch.autocast(x.device.type, enabled=False):
             parts = []
             for start in range(0, max(1, len(x)), _ROWS):
                 part = slice(start, start + _ROWS)
                 label = None if cond is None else cond[part]
-                parts.append(self._rows(x[part].flatten(1), t[part] if t.ndim else t, label, n))
-            y, log_prob, sound = (torch.cat(column) for column in zip(*parts, strict=True))
-            return y, log_prob, sound
+                parts.append(self._rows(x[part].flatten(1), t[part] if t.ndim else t, label, n, lean))
+            y, log_prob, sound, leaning = (torch.cat(column) for column in zip(*parts, strict=True))
+            return y, log_prob, sound, leaning
 
-    def _rows(self, x: Tensor, t: Tensor, cond: Tensor | None, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        """For the kernel in `n` dimensions: the mean `(B, N)` and log-density `(B,)` in float64, and what to trust."""
-        process, m = self._law, len(self.data)
+    def _rows(
+        self, x: Tensor, t: Tensor, cond: Tensor | None, n: int, lean: Lean | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """For the kernel in `n` dimensions: means `(B, N)`, log-densities `(B,)`, what to trust, means of `lean`.
+
+        The first mean is that of `(1 - lean) x_0 + lean x`; all are float64.
+        """
+        process, m, points = self._law, len(self.data), self._points
         time = _column(t)
         a = process.alpha(time)
-        z = x.double() if self._origin is None else x.double() - a * self._origin
+        z = x.double() if points.origin is None else x.double() - a * points.origin
         base = z.square().sum(1, keepdim=True)
-        sums = self._stream(z, base, time, cond, n, x.dtype)
-        few = self._nearest(x, time, sums, n)
+        fuse = self.compiled and x.dtype == torch.float32 and not x.requires_grad
+        sums = stream(process, points, z, time, cond, n=n, few=_NEAREST, dtype=x.dtype, lean=lean, compiled=fuse)
+        few = self._nearest(x, time, sums, n, lean)
         with torch.no_grad():
             alone, sound = self._judge(base, time, sums, few, n, torch.finfo(x.dtype).eps)
-        streamed = sums.mean.double() / sums.mass.double()
-        if self._origin is not None:
-            streamed = streamed + self._origin
+        streamed, leaning = sums.mean.double() / sums.mass.double(), sums.lean.double() / sums.mass.double()
+        if lean is not None:
+            streamed = streamed + leaning * z
+        if points.origin is not None:
+            streamed = streamed + points.origin
         log_sum = torch.where(
             alone,
             process.log_profile(few.least, time, n) + few.log_weight.exp().sum(1, keepdim=True).log(),
@@ -193,42 +219,10 @@ class Empirical:
         if cond is not None and self._counts is not None:
             count = torch.where(cond < 0, m, self._counts[cond.clamp(min=0)]).log()[:, None]
         log_prob = (log_sum + process.log_peak(time, n) - count)[:, 0]
-        return torch.where(alone, few.mean, streamed), log_prob, sound[:, 0]
+        leaning = torch.where(alone, few.lean, leaning)[:, 0]
+        return torch.where(alone, few.mean, streamed), log_prob, sound[:, 0], leaning
 
-    def _stream(self, z: Tensor, base: Tensor, time: Tensor, cond: Tensor | None, n: int, dtype: torch.dtype) -> _Sums:
-        """Sums over all data with running references; squared distances are kept less `base = |z|^2`."""
-        t = time.to(dtype) if time.ndim else time
-        a = self._law.alpha(time)
-        key, square, base = (-2 * a * z).to(dtype), a.square().to(dtype), base.to(dtype)
-        far, few = torch.finfo(dtype).max / 8, min(_NEAREST, len(self.data))
-        mass, power, mean = torch.zeros_like(base), torch.zeros_like(base), torch.zeros_like(key)
-        near, floor = torch.full_like(base, far).expand(-1, few), base
-        which = torch.zeros(near.shape, dtype=torch.int64, device=z.device)
-        for start, u in self._tiles(dtype):
-            norms = self._norms[start : start + len(u)].to(dtype)
-            rise = torch.addmm(square * norms, key, u.mT)
-            ranked, match, low = rise.detach(), None, near[:, :1]
-            if cond is not None and self.labels is not None:
-                match = (cond[:, None] < 0) | (cond[:, None] == self.labels[start : start + len(u)])
-                ranked = ranked.where(match, far)
-            best, at = ranked.topk(min(few, len(u)), largest=False)
-            near, pick = torch.cat((near, best), 1).topk(few, largest=False)
-            which = torch.cat((which, at + start), 1).gather(1, pick)
-            # The least distance so far carries the largest weight, because every kernel falls with distance.
-            least = near[:, :1]
-            floor = (base + least).clamp(min=0)  # a square, which rounding may take below 0
-            rise = rise - least if match is None else (rise - least).where(match, 0)
-            weight = self._law.log_drop(floor, rise, t, n).exp()
-            if match is not None:
-                weight = weight.where(match, 0)
-            fade = self._law.log_drop(floor, (low - least).where(low < far, 0), t, n).exp()
-            mass = mass * fade + weight.sum(1, keepdim=True)
-            power = power * fade + (weight @ norms)[:, None]
-            mean = mean * fade + weight @ u
-        guess = self._law.log_drop(floor, near - near[:, :1], t, n)
-        return _Sums(mass, power, mean, floor, near, which, guess)
-
-    def _nearest(self, x: Tensor, time: Tensor, sums: _Sums, n: int) -> _Few:
+    def _nearest(self, x: Tensor, time: Tensor, sums: Sums, n: int, lean: Lean | None) -> _Few:
         """The nearest few data again, by differences in float64.
 
         A squared distance less the least one is a product of a difference and a sum, `(r - r') . (r + r')`, which
@@ -250,13 +244,17 @@ class Empirical:
             rise = -(a * (y - y[row, at][:, None]) * (r + r[row, at][:, None])).sum(2)
             least = d2[row, at][:, None]
             log_weight = self._law.log_drop(least, rise, t, n).where(valid, -math.inf)
-            mean = (log_weight.softmax(1)[:, None] @ y)[:, 0]
-            parts.append(_Few(mean, d2, least, log_weight))
+            weight, leaning = log_weight.softmax(1), torch.zeros_like(least)
+            if lean is not None:
+                tilted = weight * lean(d2, t, n)
+                leaning, weight = tilted.sum(1, keepdim=True), weight - tilted
+            mean = (weight[:, None] @ y)[:, 0] + leaning * x[part].double()
+            parts.append(_Few(mean, leaning, d2, least, log_weight))
         return _Few(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
-    def _judge(self, base: Tensor, time: Tensor, sums: _Sums, few: _Few, n: int, eps: float) -> tuple[Tensor, Tensor]:
+    def _judge(self, base: Tensor, time: Tensor, sums: Sums, few: _Few, n: int, eps: float) -> tuple[Tensor, Tensor]:
         """`(B, 1)` each: whether the nearest few are the whole posterior, and whether the result is accurate."""
-        drop, m, reach = self._law.log_drop, len(self.data), self._norms.max()
+        drop, m, reach = self._law.log_drop, len(self.data), self._points.norms.max()
         unit = eps * self._law.alpha(time).abs() * (base * reach).sqrt()  # one rounding of the largest product
         valid = few.log_weight > -math.inf
         near = sums.near.double()
@@ -271,28 +269,29 @@ class Empirical:
         share = sums.mean.double() / sums.mass
         spread = (sums.power.double() / sums.mass - share.square().sum(1, keepdim=True)).clamp(min=0)
         width = (spread + 4 * eps * reach).sqrt()  # of the posterior, no less than rounding can show
-        return alone, alone | ((wander <= 1) & (wander * width <= _TOLERANCE * eps * self._scale))
-
-
-class _Sums(NamedTuple):
-    """What the stream leaves, for each row: sums relative to the kernel at the least distance, and the nearest few."""
-
-    mass: Tensor  # (B, 1), of weights
-    power: Tensor  # (B, 1), of weights times squared norms
-    mean: Tensor  # (B, N), of weights times data
-    floor: Tensor  # (B, 1), the least squared distance
-    near: Tensor  # (B, k), the least squared distances less `base`, in order
-    which: Tensor  # (B, k), which data these are
-    guess: Tensor  # (B, k), their log-weights relative to the first
+        return alone, alone | ((wander <= 1) & (wander * width <= _TOLERANCE * eps * self._points.scale))
 
 
 class _Few(NamedTuple):
     """The nearest few data of each row, in float64."""
 
     mean: Tensor  # (B, N), weighted
+    lean: Tensor  # (B, 1), the weighted mean of a function of the squared distances, or 0
     d2: Tensor  # (B, k), squared distances
     least: Tensor  # (B, 1), the least of them
     log_weight: Tensor  # (B, k), relative to the least; -inf where the condition leaves fewer data
+
+
+def _has_freedom(law: Isotropic) -> bool:
+    try:
+        return law.freedom > 0
+    except TypeError:
+        return False
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 def _column(t: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from ..network.embed import condition
 from ..process.base import Isotropic, Process
 from ..process.gaussian import VP
 from ..process.structured import GaussianProcess
+from .learned import Learned
 
 Coefficients = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -89,7 +90,7 @@ SCALINGS: dict[str, Callable[[Isotropic, Tensor, float], Coefficients]] = {
 }
 
 
-class Preconditioned(nn.Module):
+class Preconditioned(Learned):
     """A network as a denoiser: `y = c_skip x + c_out network(c_in x, c_noise, cond)`.
 
     With `a = alpha_t`, `s = sigma_t`, `d = sigma_data` and the level `s / a`, the scalings are
@@ -121,6 +122,8 @@ class Preconditioned(nn.Module):
     Source: Karras et al. 2022, Table 1. [karras2022edm]
     """
 
+    process: Isotropic | GaussianProcess
+
     def __init__(
         self,
         network: nn.Module,
@@ -130,9 +133,7 @@ class Preconditioned(nn.Module):
         autocast: torch.dtype | None = None,
     ):
         """`scaling` is "edm" unless given, or "flow" where the process keeps no signal at its far end."""
-        super().__init__()
-        if not 0 < sigma_data < math.inf:
-            raise ValueError(f"sigma_data is the standard deviation of the data and must be > 0, got {sigma_data}")
+        super().__init__(network, process, sigma_data, autocast)
         if not isinstance(process, Isotropic | GaussianProcess):
             raise TypeError(f"Preconditioned needs an isotropic or Gaussian process, got {type(process).__name__}")
         endless = math.isinf(process.level(torch.tensor(process.span[1], dtype=torch.float64)).item())
@@ -144,8 +145,7 @@ class Preconditioned(nn.Module):
             raise ValueError(
                 f"scaling {scaling!r} is undefined where {type(process).__name__} keeps no signal; use scaling='flow'"
             )
-        self.network, self.process = network, process
-        self.sigma_data, self.scaling, self.autocast = sigma_data, scaling, autocast
+        self.scaling = scaling
 
     def coefficients(self, t: Tensor) -> Coefficients:
         """`(c_skip, c_out, c_in, c_noise)` at the times `t`, each of the shape of `t`.
@@ -155,6 +155,9 @@ class Preconditioned(nn.Module):
         if not isinstance(self.process, Isotropic):
             raise TypeError(f"the scaling of {type(self.process).__name__} is not four numbers a time")
         return self._scale(self.process, t, self.sigma_data)
+
+    def skip(self, x: Tensor, t: Tensor) -> Tensor:
+        return expand(self.coefficients(t)[0], x) * x
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         """The estimate of `E[x_0 | x_t = x]`, `(B, *data)`: `x` is a state, `t` is `()` or `(B,)`.
@@ -172,16 +175,3 @@ class Preconditioned(nn.Module):
             y = self.process.from_modes(skip + self.sigma_data * unit * self.process.modes(out))
         told = condition(cond)
         return y if told.known is None or told.mask is None else torch.where(told.mask > 0, told.known.to(y), y)
-
-    def _call(self, inner: Tensor, label: Tensor, cond: Any) -> Tensor:
-        """The network's output for an input of unit scale, shaped and typed like it."""
-        dtype = next((p.dtype for p in self.network.parameters()), inner.dtype)
-        # A sum, because a 0-dim tensor on the CPU reaches any device in it, without a copy and without waiting.
-        rows = torch.zeros(len(inner), dtype=dtype, device=inner.device) + label.to(dtype)
-        if self.autocast is None:
-            out = self.network(inner.to(dtype), rows, cond)
-        else:
-            with torch.autocast(inner.device.type, self.autocast):
-                out = self.network(inner.to(dtype), rows, cond)
-        typed: Tensor = out.to(inner.dtype)
-        return typed

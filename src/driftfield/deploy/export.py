@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..denoise.base import Denoiser
-from ..denoise.preconditioned import Preconditioned
+from ..denoise.learned import Learned
 from ..files import write
 from ..plain import from_plain, to_plain
 from ..process.base import Isotropic, Process
@@ -53,7 +53,7 @@ class Exported:
 
 
 def export(
-    denoiser: Preconditioned,
+    denoiser: Learned,
     recipe: Recipe,
     path: str | Path,
     *,
@@ -180,7 +180,7 @@ def _example(recipe: Recipe, rows: int, seed: int) -> tuple[Tensor, ...]:
     return x, t.float(), integers(torch.empty(rows), len(info.classes) + 1, rng) - 1
 
 
-def _traced(model: Preconditioned, example: tuple[Tensor, ...], batch: int | None) -> torch.export.ExportedProgram:
+def _traced(model: Learned, example: tuple[Tensor, ...], batch: int | None) -> torch.export.ExportedProgram:
     rows = {} if batch is not None else {0: torch.export.Dim("batch", min=1)}
     names = ("x", "t", "cond")[: len(example)]
     try:
@@ -284,7 +284,7 @@ def _notes_in(blob: bytes, suffix: str) -> str:
 
 
 @torch.no_grad()
-def difference(run: Any, model: Preconditioned, recipe: Recipe, sizes: Sequence[int] = (1, 2, 5)) -> float:
+def difference(run: Any, model: Learned, recipe: Recipe, sizes: Sequence[int] = (1, 2, 5)) -> float:
     """The largest difference of `run(x, t, *label)` from `model` on random inputs, relative as in `Exported`.
 
     The inputs are noised data at times even in log level over the process's whole span, four batches of each size.
@@ -293,7 +293,7 @@ def difference(run: Any, model: Preconditioned, recipe: Recipe, sizes: Sequence[
     for seed, rows in enumerate(tuple(sizes) * 4, 1):
         x, t, *label = _example(recipe, rows, seed)
         given, y = run(x, t, *label), model(x, t, *label)
-        skip = model.coefficients(t.double())[0].reshape(-1, *[1] * (x.ndim - 1)) * x
+        skip = model.skip(x, t.double())
         size = skip.abs().flatten(1).amax(1) + (y - skip).abs().flatten(1).amax(1)
         worst = max(worst, float(((given - y).abs().flatten(1).amax(1) / size).max()))
     return worst

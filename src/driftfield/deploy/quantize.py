@@ -1,8 +1,12 @@
-"""Weights of few bits: whole numbers with one scale for each group, turned back when they are used."""
+"""Weights of few bits: whole numbers with one scale for each group, turned back when they are used.
+
+`quantized` is for use; `rounded` repeats a published experiment on floats.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,9 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ..denoise.learned import Learned
 from .quiet import quiet
 
 M = TypeVar("M", bound=nn.Module)
+L = TypeVar("L", bound=Learned)
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 GROUP = 32  # weights that share a scale at 4 bits
 
@@ -60,6 +66,58 @@ def quantized(model: M, bits: int = 8) -> M:
         raise ValueError(f"{type(model).__name__} has no linear or convolutional layer with plain weights to quantise")
     for layer in layers:
         _quantize(layer, bits)
+    return made
+
+
+def affine(weight: Tensor, bits: int) -> Tensor:
+    """The weight moved to the nearest of `2^bits` evenly spaced values from about its least to about its largest.
+
+    The step is `(largest - least) / (2^bits - 1)` and one of the values is 0, whose number is rounded down: a weight
+    moves by at most half a step, or by less than one step at the ends. A tensor of one value stays. As published, the
+    range is not made to hold 0: where all values have one sign, those beyond it are clipped.
+    Raises: ValueError for fewer than 1 bit or more than 16.
+    Source: Xu et al. 2023, Sec. 6.2 and code. [xu2023pfgmpp]
+    """
+    if not 1 <= bits <= 16:
+        raise ValueError(f"weights are rounded to 1 to 16 bits, got bits={bits}")
+    least, most, top = weight.amin(), weight.amax(), 2**bits - 1
+    step = (most - least) / top
+    zero = (-least / step).clamp(0, top).trunc()
+    return torch.where(step > 0, step * ((zero + weight / step).clamp(0, top).round() - zero), weight)
+
+
+def rounded(denoiser: L, bits: int, shape: Sequence[int]) -> L:
+    """A copy of `denoiser`, of data of `shape`, whose inner weights are rounded as published, each tensor by `affine`.
+
+    Left as they are, as published: what is no convolution or linear layer, linear layers that see one vector for a
+    whole sample (of noise level and class), and on a grid what is at its full resolution. A layer is known by the
+    number of points that it sees in one evaluation. For vectors, which have no resolution, all layers are rounded.
+    Raises: ValueError for `bits` outside 1 to 16, or where no layer is left to round.
+    """
+    made = deepcopy(denoiser)
+    seen: dict[nn.Module, int] = {}
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        axes = inputs[0].shape[1:-1] if isinstance(layer, nn.Linear) else inputs[0].shape[2:]
+        seen[layer] = max(seen.get(layer, 0), math.prod(axes))
+
+    layers = [m for m in made.modules() if isinstance(m, LAYERS)]
+    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    first = next(made.parameters())
+    with torch.no_grad():
+        made(first.new_zeros(1, *shape), torch.ones((), dtype=torch.float64), None)
+    for hook in hooks:
+        hook.remove()
+    full, grid = math.prod(shape[1:]), len(shape) > 1
+    inner = [m for m in seen if not grid or (seen[m] != full and (seen[m] > 1 or not isinstance(m, nn.Linear)))]
+    if not inner:
+        raise ValueError(
+            f"the published experiment rounds layers below the full resolution of {tuple(shape)}, and this network has "
+            "none; use quantized(model, bits)"
+        )
+    for layer in inner:
+        assert isinstance(layer.weight, Tensor)
+        layer.weight = nn.Parameter(affine(layer.weight.detach(), bits), requires_grad=False)
     return made
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ..data.base import Source, alike
-from ..denoise.preconditioned import Preconditioned
+from ..denoise.learned import Learned
 from ..names import pick
 from ..recipe import Recipe
 from ..train.held import judged, losses_by_level
@@ -72,7 +72,7 @@ def export_run(
     return made, Cost(footprint(denoiser), footprint(small), error, losses, missing)
 
 
-def _losses(recipe: Recipe, before: Preconditioned, after: Preconditioned) -> tuple[tuple[float, float] | None, str]:
+def _losses(recipe: Recipe, before: Learned, after: Learned) -> tuple[tuple[float, float] | None, str]:
     """The held-out losses, or why there are none."""
     try:
         source: Source = recipe.data.load()

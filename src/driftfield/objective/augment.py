@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -77,6 +78,16 @@ class Augment:
         _check(x)
         label = self.label(len(x), rng, x.device)
         return self.transform(x, label), label
+
+    def mirrors(self) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+        """The axes mirrored, none or more, and the label `(K,)`: of each transform that more than one image can have.
+
+        All other labels hold a draw from a continuous law.
+        """
+        axes = [axis for axis, use in ((-1, self.flip_x), (-2, self.flip_y)) if use]
+        chosen = product((0.0, 1.0), repeat=len(axes))
+        rest = (0.0,) * (self.channels - len(axes))
+        return [(tuple(a for a, use in zip(axes, flips, strict=True) if use), (*flips, *rest)) for flips in chosen]
 
     def label(self, n: int, rng: Rng, device: torch.device | str = "cpu") -> Tensor:
         """Random labels `(n, K)`, float32; `device` is the generator's."""

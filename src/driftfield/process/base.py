@@ -130,6 +130,27 @@ class Isotropic(Process):
         """`log_profile(d2 + rise) - log_profile(d2)`. A hook: a closed form is exact where the two nearly cancel."""
         return self.log_profile(d2 + rise, t, n) - self.log_profile(d2, t, n)
 
+    def pull(self, d2: Tensor, t: Tensor, n: int) -> Tensor | None:
+        """The share of `x - x_0` by which the flow of one datum moves, `dx / dlog(level) = pull (x - x_0)`.
+
+        A hook: None where it is 1 at every distance, as for location-scale laws. Where the shape of the noise changes
+        with time it depends on `d2 = |x - x_0|^2`, and the target is no longer the datum. `t` broadcasts to `d2`.
+        """
+        return None
+
+    def rate(self, d2: Tensor, t: Tensor, n: int) -> Tensor | None:
+        """Births for each particle and unit of time by one datum at squared distance `d2`; negative where they are deaths.
+
+        A hook: None where the process keeps its mass. `t` broadcasts to `d2`.
+        """
+        return None
+
+    def target(self, x: Tensor, t: Tensor, x0: Tensor) -> Tensor:
+        """`x - pull (x - x_0)`, so that the flow is `dx / dlog(level) = x - E[target | x]`: `x_0` itself at pull 1."""
+        gap = x - x0
+        pull = self.pull(flat(gap).square().sum(1), t, flat(gap).shape[1])
+        return x0 if pull is None else x - expand(pull, x) * gap
+
     def slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """`(alpha'_t, sigma'_t)`. A hook: by differentiating the curves, unless a process knows a closed form."""
         return _slope(self.alpha, t), _slope(self.sigma, t)

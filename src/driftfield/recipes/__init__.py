@@ -7,5 +7,6 @@ from collections.abc import Callable
 from ..recipe import Recipe
 from .digits import digits
 from .fashion import fashion
+from .pfgm import pfgm
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"digits": digits, "fashion": fashion}
+RECIPES: dict[str, Callable[[], Recipe]] = {"digits": digits, "fashion": fashion, "pfgm": pfgm}

@@ -72,7 +72,7 @@ def quality(
                 ax.axhspan(value - error, value + error, color=INK, alpha=0.12, linewidth=0)
             unit = (units or {}).get(name)
             ax.set_title(f"{name} ({unit})" if unit else name, loc="left")
-            _log_where_wide(ax, [y for c in curves.values() for y in c.y], (limits or {}).get(name))
+            log_where_wide(ax, [y for c in curves.values() for y in c.y], (limits or {}).get(name))
             ax.grid(True)
         nfes = sorted({x for curves in metrics.values() for c in curves.values() for x in c.x})
         apart = [x for x, above in zip(nfes, [*nfes[1:], math.inf], strict=True) if above / x > 1.2]
@@ -99,7 +99,8 @@ def limits_of(curves: Sequence[Curve], floors: Sequence[float] = ()) -> tuple[fl
     return low - room, high + room
 
 
-def _log_where_wide(ax: Any, values: Sequence[float], ends: tuple[float, float] | None) -> None:
+def log_where_wide(ax: Any, values: Sequence[float], ends: tuple[float, float] | None) -> None:
+    """Make the vertical axis logarithmic where positive `values`, or the `ends` it shall have, span a factor of 5."""
     low, high = ends if ends is not None else (min(values), max(values))
     if low > 0 and high / low > 5:
         from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -128,7 +129,7 @@ def training_curve(runs: Mapping[str, History], looks: Sequence[Look]) -> Figure
             held = [(seen, sum(h) / len(h)) for seen, _, h, _ in history.judged]
             if held:
                 ax.plot(*zip(*held, strict=True), look.marker, color=look.colour, label=f"{name}, held-out")
-        _log_where_wide(ax, [y for h in runs.values() for y in h.loss], None)
+        log_where_wide(ax, [y for h in runs.values() for y in h.loss], None)
         _thousands(ax)
         ax.set_xlabel("training samples seen")
         ax.set_ylabel("loss (weighted squared error)")

@@ -70,9 +70,11 @@ def nll(
         raise ValueError("an exact divergence takes no probes: leave out --exact or --probes")
     if per_class and not info.classes:
         raise ValueError("this run has no classes; leave --per-class out")
-    x, labels = _items(opened(recipe, run, data), split, n, seed)
+    x, labels = items(opened(recipe, run, data), split, n, seed)
     denoiser.autocast = None  # half precision would drown the differences that a step is judged by
     route = None if grid is None else plan(process, solver="rk4", nfe=100 if nfe is None else nfe, grid=grid)
+    adaptive = DormandPrince(rtol, atol, clock="log")
+    adaptive = adaptive if nfe is None else adaptive.within(nfe)
     cells = dequantized(x, seed=seed) if info.kind == "image" else x.double()
     mine = ranks.rows(len(x), batch)
     part = slice(mine.start, mine.stop)
@@ -87,7 +89,7 @@ def nll(
         seed=seed,
         first=mine.start,
         grid=None if route is None else route.path,
-        solver=None if route is not None else DormandPrince(rtol, atol, *(() if nfe is None else (nfe,))),
+        solver=adaptive if route is None else None,
         batch=batch,
         device=where,
         progress=progress,
@@ -124,7 +126,7 @@ def nll(
 _UNITS = {"image": "8-bit values", "table": "the model's", "latent": "the model's"}
 
 
-def _items(source: Source, split: str, n: int, seed: int) -> tuple[Tensor, Tensor | None]:
+def items(source: Source, split: str, n: int, seed: int) -> tuple[Tensor, Tensor | None]:
     """Up to `n` complete items of a split, chosen at random, since data are often sorted; and their labels."""
     x, labels = pick(split, {"held-out": source.held, "train": source.train}, "split")()
     whole = x.flatten(1).isfinite().all(1).nonzero()[:, 0]

@@ -15,6 +15,7 @@ from ..data.fetch import cache
 from ..generation import plan
 from ..metric.evaluate import evaluate
 from ..metric.reference import Reference, kept
+from ..names import pick
 from ..rng import seeded
 from .figures import Curve
 from .measure import as_seen, complete, drawn, features_of
@@ -86,7 +87,7 @@ def quality(subject: Subject, n: int, seed: int, advance: Callable[[str, int], N
 
     `advance` hears of each point before it is measured, and of the work done after it.
     """
-    info, judge = subject.info, _Judge(subject, seed)
+    info, judge = subject.info, Judge(subject, seed)
     settings = {"n": n, "seed": seed, "features": judge.extract.name, "grid": subject.recipe.sampling.grid}
     found: dict[str, dict[str, list[tuple[int, float, float]]]] = {m: {} for m in METRICS}
     said: dict[str, None] = {}
@@ -112,29 +113,35 @@ def quality(subject: Subject, n: int, seed: int, advance: Callable[[str, int], N
     )
 
 
-class _Judge:
-    """Metrics of samples against the held-out data; what they need of the data is opened with the first sample."""
+class Judge:
+    """`metrics` of samples against a split of the data; what they need of the data is opened with the first sample.
 
-    def __init__(self, subject: Subject, seed: int):
+    `split` is "held-out" or "train". Raises: ValueError for another one.
+    """
+
+    def __init__(self, subject: Subject, seed: int, split: str = "held-out", metrics: Sequence[str] = tuple(METRICS)):
         self.subject, self.seed, self.extract = subject, seed, features_of(subject)
+        self.split, self.metrics = pick(split, {"held-out": "held-out", "train": "train"}, "split"), list(metrics)
         self._reference: Reference | None = None
 
+    def _there(self) -> tuple[Tensor, Tensor | None]:
+        source = self.subject.source.seen
+        return source.held() if self.split == "held-out" else source.train()
+
     def cond(self, n: int) -> Tensor | None:
-        """Classes for `n` samples, as the held-out data have them."""
-        labels = self.subject.source.seen.held()[1]
+        """Classes for `n` samples, as the split has them."""
+        labels = self._there()[1]
         if labels is None or not self.subject.info.classes:
             return None
         return in_proportion(labels, n, self.seed).to(self.subject.device)
 
     def __call__(self, x: Tensor) -> dict[str, Any]:
+        """Of samples `(n, *shape)`: their values and standard errors by metric, and what was warned of."""
         if self._reference is None:
-            there = complete(self.subject.source.seen.held()[0])
-            self._reference = kept(cache(), there, self.extract)
+            self._reference = kept(cache(), complete(self._there()[0]), self.extract, self.split)
         reference = self._reference
         found, said = _heard(
-            lambda: evaluate(
-                x, reference, metrics=list(METRICS), features=self.extract, seed=self.seed, projections=128
-            )
+            lambda: evaluate(x, reference, metrics=self.metrics, features=self.extract, seed=self.seed, projections=128)
         )
         return {"values": found.values, "errors": found.errors, "warnings": said}
 

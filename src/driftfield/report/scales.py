@@ -7,21 +7,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data.spacing import QUANTILES
+from ..objective.phases import Phases
 from ..train.propose import Proposal
-from .style import FAINT, INK, MARKERS, RUNS, blank, styled
+from .style import DASHES, FAINT, INK, MARKERS, RUNS, blank, styled
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_LEAST = 1e-6  # of the largest variance, that is drawn
 
-def scales(proposal: Proposal) -> Figure:
+
+def scales(proposal: Proposal, phases: Phases | None = None) -> Figure:
     """Distances between items above, the levels that training draws below, over one axis of levels in model units.
 
     The shaded band is the proposed span of the noise, the dashed line `sigma_data`. Distances of copies, which are 0,
-    have no place on the axis.
+    have no place on the axis. The variances of training targets, with the second of their `phases` shaded, come last.
     """
     with styled():
-        figure, (above, below) = blank(4.0, lines=2, share=True)
+        figure, (above, below, *more) = blank(
+            4.0 if phases is None else 5.8, lines=2 + (phases is not None), share=True
+        )
         gaps, (low, high), times = proposal.facts.spacing, proposal.span, proposal.times
         for values, name, colour, marker in (
             (gaps.nearest, "to the nearest item", RUNS[0], MARKERS[0]),
@@ -41,9 +47,32 @@ def scales(proposal: Proposal) -> Figure:
             axes.set_ylim(0, 1.08)
         above.set_ylabel("share below")
         below.set_ylabel("training levels\n(peak = 1)")
-        below.set_xlabel("distance, or level of the noise (model units)")
+        if phases is not None:
+            _variances(more[0], phases)
+        (more or [below])[-1].set_xlabel("distance, or level of the noise (model units)")
         handles = {
-            name: h for axes in (above, below) for h, name in zip(*axes.get_legend_handles_labels(), strict=True)
+            name: h for axes in (above, below, *more) for h, name in zip(*axes.get_legend_handles_labels(), strict=True)
         }
         figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=2)
         return figure
+
+
+def _variances(axes: Axes, found: Phases) -> None:
+    """Variances of the target by level, that of one datum with two standard errors, and the three phases."""
+    level, single, error = (np.array(v) for v in (found.levels, found.single, found.single_error))
+    least = _LEAST * single.max()
+    axes.plot(level, single, color=RUNS[3], marker=MARKERS[3], label="V_DSM, of one datum")
+    axes.fill_between(level, np.maximum(single - 2 * error, least), single + 2 * error, color=RUNS[3], alpha=0.25, lw=0)
+    for i, (size, variance) in enumerate(zip(found.sizes, found.stable, strict=True)):
+        axes.plot(level, variance, color=RUNS[3], linestyle=DASHES[1 + i % 3], label=f"V_STF, of {size}")
+    axes.set_yscale("log")
+    axes.set_ylim(least, 30 * single.max())
+    axes.set_ylabel("variance of the\ntarget (score units)")
+    for phase in (1, 2, 3):
+        within = [v for v, p in zip(found.levels, found.phase, strict=True) if p == phase]
+        if not within:
+            continue
+        if phase == 2:
+            axes.axvspan(within[0], within[-1], color=RUNS[3], alpha=0.1, linewidth=0, zorder=0)
+        middle = (within[0] * within[-1]) ** 0.5
+        axes.text(middle, 9 * single.max(), f"phase {phase}", ha="center", va="center")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..data.base import Info, Source
-from ..denoise.preconditioned import Preconditioned
+from ..denoise.learned import Learned
 from ..generation import plan
 from ..recipe import Recipe
 from ..train.checkpoint import read, save
@@ -37,7 +37,7 @@ class Subject:
     run: str
     name: str
     recipe: Recipe
-    denoiser: Preconditioned
+    denoiser: Learned
     device: torch.device
     step: int | None
     digest: str

@@ -34,6 +34,7 @@ SOLVERS: dict[str, Callable[[], Solver]] = {
     "gddim": GDDIM,
     "gddim-pc": partial(GDDIM, corrector=True),
     "dormand-prince": DormandPrince,
+    "log-dormand-prince": partial(DormandPrince, clock="log"),
     "reverse-sde": ReverseSDE,
     "ancestral": Ancestral,
 }

@@ -18,7 +18,7 @@ from ..data.base import Data, Info, Source
 from ..data.given import rows_to_fill
 from ..data.memory import InMemory
 from ..data.recognise import find
-from ..denoise.preconditioned import Preconditioned
+from ..denoise.learned import Learned
 from ..network.embed import Condition
 from ..plain import Build, packages_in, settled, to_plain
 from ..process.base import Process
@@ -36,7 +36,7 @@ class Run:
 
     folder: Path
     process: Process
-    denoiser: Preconditioned
+    denoiser: Learned
     recipe: Recipe
 
     @property
@@ -154,7 +154,8 @@ def fit(
     proposal = proposed(source, None if folder is None else Path(folder), minutes, device, name)
     recipe = proposal.recipe(value, source.info)
     if process is not None:
-        recipe = replace(recipe, objective=replace(recipe.objective, process=process))
+        objective: Any = recipe.objective
+        recipe = replace(recipe, objective=replace(objective, process=process))
     if network is not None:
         recipe = replace(recipe, network=network)
     recipe = replace(recipe, training=replace(recipe.training, steps=steps, minutes=minutes, seed=seed))

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..denoise.preconditioned import Preconditioned
+from ..denoise.learned import Learned
 from ..names import pick
 from ..plain import to_plain
 from ..process.base import Process
@@ -59,7 +59,7 @@ def _pretrained_name(run: str | Path) -> str | None:
 
 def load(
     run: str | Path, trust: Sequence[str] = (), *, sigma_rel: float | None = None
-) -> tuple[Process, Preconditioned, Recipe]:
+) -> tuple[Process, Learned, Recipe]:
     """The process, the trained denoiser (in evaluation mode) and the recipe of a run folder or weights file.
 
     With `sigma_rel`, the average of that relative width, rebuilt from the run's snapshots as `rebuild` does.

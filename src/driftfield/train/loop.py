@@ -179,8 +179,10 @@ def train(
     trained: Any = model if fsdp else accelerator.prepare_model(compiled)
     mine = range(ranks.rank() * plan.accumulate, (ranks.rank() + 1) * plan.accumulate)
 
+    each, reference = plan.batch // pieces, recipe.objective.reference
+
     def draw(step: int, piece: int) -> tuple[Tensor, Tensor | None]:
-        return source.draw(plan.batch // pieces, seeded(plan.seed, *_DATA, piece, step, device=where))
+        return source.draw(max(each, reference), seeded(plan.seed, *_DATA, piece, step, device=where))
 
     drawn = ahead(draw, range(start, plan.steps), mine, source.slow, where)
     for step in range(start, plan.steps):
@@ -197,7 +199,7 @@ def train(
                 trained.set_requires_gradient_sync(last)
             with nullcontext() if last or fsdp else accelerator.no_sync(trained):
                 with ambient(plan.seed, *_DROPOUT, piece, step, device=where):
-                    losses = recipe.objective({"denoiser": trained}, Batch(x, label), rng)
+                    losses = recipe.objective({"denoiser": trained}, Batch.of(x, label, each, reference), rng)
                 loss = losses.mean() / plan.accumulate
                 accelerator.backward(loss)
             total += loss.detach()
@@ -240,8 +242,8 @@ def _built(recipe: Recipe, where: torch.device) -> nn.Module:
 def shared(recipe: Recipe, fsdp: bool) -> int:
     """The number of pieces in which the processes and `accumulate` cut a batch.
 
-    Raises: ValueError for a batch that does not divide evenly; with `fsdp`, for what needs the weights whole, or where
-    there is one process.
+    Raises: ValueError for a batch that does not divide evenly; for a reference that is smaller than a piece, or larger
+    than the data; with `fsdp`, for what needs the weights whole, or where there is one process.
     """
     plan, count = recipe.training, ranks.count()
     pieces = count * plan.accumulate
@@ -249,6 +251,17 @@ def shared(recipe: Recipe, fsdp: bool) -> int:
         raise ValueError(
             f"training.batch={plan.batch} does not divide evenly over {count} processes with "
             f"accumulate={plan.accumulate}; choose a multiple of {pieces}, such as {-(-plan.batch // pieces) * pieces}"
+        )
+    each, reference = plan.batch // pieces, recipe.objective.reference
+    if 0 < reference < each:
+        raise ValueError(
+            f"the reference of {reference} items is smaller than the {each} that a process learns from at a time, "
+            f"which it must contain; set objective.reference to at least {each}, or training.accumulate higher"
+        )
+    if recipe.info is not None and 0 < recipe.info.count < reference:
+        raise ValueError(
+            f"the reference of {reference} items is larger than the training split of {recipe.info.count}; "
+            f"set objective.reference to at most {recipe.info.count}"
         )
     if fsdp and count == 1:
         raise ValueError("fsdp splits the weights over several processes, but there is one; start it with torchrun")

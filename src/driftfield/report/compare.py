@@ -1,0 +1,151 @@
+"""Several equations on the same data: models trained alike, or exact fields; samples side by side, with scores."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from ..data.base import Info
+from ..data.recognise import find
+from ..denoise.empirical import Empirical
+from ..generation import generate
+from ..metric.evaluate import evaluate
+from ..pde import PDE, named
+from ..train.fit import fit
+from .style import INK, RUNS, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+METRIC = "sliced"  # has no settings that one equation could like better than another
+_NFE, _SHOWN = 63, 2000
+_IMAGES = (5, 4)  # rows and columns of pictures in one panel
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Samples `(n, *shape)` of one equation on one data set, their score and its standard error."""
+
+    data: str
+    equation: str
+    samples: Tensor
+    score: float
+    error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What was drawn, by data set; `held` are data kept from training, and `floors` what training data score."""
+
+    drawn: tuple[Drawn, ...]
+    held: dict[str, Tensor]
+    infos: dict[str, Info]
+    floors: dict[str, float]
+
+    def records(self) -> list[dict[str, Any]]:
+        """One row for each: `data`, `equation`, the score by its name, its error, and the floor."""
+        return [
+            {"data": d.data, "equation": d.equation, METRIC: d.score, "error": d.error, "floor": self.floors[d.data]}
+            for d in self.drawn
+        ]
+
+
+def equation_of(text: str) -> PDE:
+    """The equation that `text` names, such as "poisson" or "yukawa(mass=2)". Raises: ValueError for what it is not."""
+    found = re.fullmatch(r"([\w-]+)(?:\((.*)\))?", text.strip())
+    pairs = [p.partition("=") for p in (found[2] or "").split(",") if p.strip()] if found else []
+    try:
+        if found is None:
+            raise ValueError
+        values = {name.strip(): float(value) for name, _, value in pairs}
+    except ValueError:
+        raise ValueError(f"an equation is a name with numbers, such as yukawa(mass=2); got {text!r}") from None
+    return named(found[1], values)
+
+
+def compare(
+    equations: Sequence[str],
+    data: Sequence[str],
+    folder: Path,
+    *,
+    exact: bool = False,
+    minutes: float = 1.0,
+    n: int = 1000,
+    seed: int = 0,
+    watch: Callable[[Drawn], None] = lambda drawn: None,
+) -> Comparison:
+    """Train each equation's process on each data set for `minutes`, or take the exact field of its training data.
+
+    Networks and recipes are those that the data propose, the same for all; runs are kept in `folder`, and the same call
+    goes on from there. `n` samples of each are scored against held-out data by the sliced Wasserstein distance.
+    Raises: ValueError for an equation that does not generate, with the reason, before anything is trained; TypeError
+            for one whose exact field is not known.
+    """
+    if not equations or not data:
+        raise ValueError("compare at least one equation on at least one data set")
+    made = [(text, equation_of(text).process()) for text in equations]
+    drawn, held, infos, floors = [], {}, {}, {}
+    for name in data:
+        source = find(name).load()
+        infos[name], held[name], train = source.info, source.held()[0], source.train()[0]
+        kept = held[name][: 2 * n]
+        floors[name] = evaluate(train[:n], kept, metrics=METRIC, subsets=0).values[METRIC]
+        for text, process in made:
+            if exact:
+                denoiser = Empirical(process, train)  # type: ignore[arg-type]
+                shape = (n, *train.shape[1:])
+                x = generate(process, denoiser, shape, nfe=_NFE, grid="geometric", seed=seed)
+            else:
+                where = folder / re.sub(r"[^\w.-]+", "-", f"{Path(name).stem}-{text}").strip("-")
+                run = fit(name, process=process, minutes=minutes, folder=where, seed=seed, progress=False)
+                x = run.recipe.sample(run.denoiser, n, seed=seed)
+            scores = evaluate(x.cpu(), kept, metrics=METRIC, seed=seed)
+            drawn.append(Drawn(name, text, x.cpu(), scores.values[METRIC], scores.errors[METRIC]))
+            watch(drawn[-1])
+    return Comparison(tuple(drawn), held, infos, floors)
+
+
+def side_by_side(of: Comparison) -> Figure:
+    """A row for each data set, a column for each equation beside the data, scores above the samples."""
+    names = list(of.held)
+    columns = 1 + len(of.drawn) // len(names)
+    with styled():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(1.55 * columns, 1.9 * len(names)), layout="constrained")
+        axes = figure.subplots(len(names), columns, squeeze=False)
+        for row, name in zip(axes, names, strict=True):
+            _panel(row[0], of.held[name], of.held[name], of.infos[name], INK)
+            row[0].set_title(f"{Path(name).stem}\n({of.floors[name]:.3f})", fontsize=8)
+            mine = [d for d in of.drawn if d.data == name]
+            for i, (ax, d) in enumerate(zip(row[1:], mine, strict=True)):
+                _panel(ax, d.samples, of.held[name], of.infos[name], RUNS[i % len(RUNS)])
+                ax.set_title(f"{d.equation}\n{d.score:.3f} ± {d.error:.3f}", fontsize=8)
+    return figure
+
+
+def _panel(ax: Axes, x: Tensor, held: Tensor, info: Info, colour: str) -> None:
+    """Points, or the first pictures, or of anything else the first two numbers."""
+    ax.set_xticks([])
+    ax.set_yticks([])
+    if info.kind == "image":
+        rows, columns = _IMAGES
+        seen = np.asarray(info.to_user(x[: rows * columns]))
+        sheet = seen.reshape(rows, columns, *seen.shape[1:]).swapaxes(1, 2)
+        sheet = sheet.reshape(rows * seen.shape[1], columns * seen.shape[2], *seen.shape[3:])
+        ax.imshow(sheet, cmap="gray" if sheet.ndim == 2 else None)
+        return
+    points, frame = (v.reshape(len(v), -1)[:_SHOWN, :2] for v in (x, held))
+    ax.scatter(points[:, 0], points[:, 1], s=0.8, color=colour, alpha=0.5, linewidths=0, rasterized=True)
+    centre = frame.mean(0)
+    reach = 1.25 * float((frame - centre).abs().max())
+    ax.set_xlim(float(centre[0]) - reach, float(centre[0]) + reach)
+    ax.set_ylim(float(centre[-1]) - reach, float(centre[-1]) + reach)
+    ax.set_aspect("equal")

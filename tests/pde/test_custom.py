@@ -1,0 +1,136 @@
+"""Equations of one's own: what is understood, how it is judged, and the process that follows."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import sympy
+import torch
+
+from driftfield import pde
+from driftfield.pde.dispersion import forgets, parsed, symbols
+from driftfield.pde.formula import Formula
+from driftfield.plain import from_plain, to_plain
+from driftfield.process.subordinated import Subordinated
+from driftfield.process.bernstein import check_bernstein
+from driftfield.process.symbols import Log, Power
+from driftfield.rng import seeded
+
+DOUBLE = torch.float64
+
+
+@pytest.mark.parametrize(
+    ("given", "verdict", "reason"),
+    [
+        ({"symbol": "log(1 + k**2)"}, "yes", "passes"),
+        ({"symbol": "k^2 + 3*k"}, "yes", "passes"),
+        ({"symbol": "sqrt(k**2 + 4)"}, "yes", "passes"),
+        ({"symbol": sympy.Symbol("k") ** sympy.Rational(1, 2)}, "yes", "passes"),
+        ({"symbol": lambda k: k**2 + k}, "yes", "passes"),
+        ({"symbol": lambda k: k**4}, "no", "derivative 2"),
+        ({"symbol": "k**4"}, "no", "derivative 2"),
+        ({"symbol": "k**2 * (1 + k**2)"}, "no", "wrong sign"),
+        ({"dispersion": "-I*k**2"}, "yes", "passes"),
+        ({"dispersion": "w**2 + k**2"}, "yes", "passes"),
+        ({"dispersion": "w**2 + I*w - k**2"}, "no", "derivative|not real"),
+        ({"dispersion": ["k", "-I*k"]}, "yes", "passes"),
+        ({"dispersion": "k - I*k**2"}, "no", "not real"),
+        ({"dispersion": "k"}, "no", "no branch of its dispersion relation fades"),
+        ({"dispersion": ["k", "-k"]}, "no", "no branch"),
+        ({"dispersion": "I*k**2"}, "no", "no branch"),
+        ({"dispersion": lambda k: -1j * np.sqrt(k)}, "yes", "passes"),
+    ],
+    ids=str,
+)
+def test_verdicts(given, verdict, reason):
+    equation = pde.Custom(**given)
+    assert equation.verdict == verdict
+    assert re.search(reason, equation.reason)
+    if verdict == "no":
+        with pytest.raises(ValueError, match="cannot be trained"):
+            equation.process()
+
+
+def test_branches_agree_with_algebra():
+    """Of `w^2 + k^2 = 0` one branch fades and is put first."""
+    branches = pde.Custom(dispersion="w**2 + k**2").branches
+    assert [forgets(b) for b in branches] == [True, False]
+    assert branches[0] == -sympy.I * symbols()["k"]
+    with pytest.raises(ValueError, match="has no formula"):
+        _ = pde.Custom(symbol=lambda k: k).branches
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_custom_equation_is_the_one_it_spells(n):
+    s = torch.tensor([0.3, 1.1, 4.0], dtype=DOUBLE)
+    for text, known in (
+        ("k", pde.Poisson()),
+        ("k**2", pde.Diffusion()),
+        ("(sqrt(1 + 8*k**2) - 1)/4", pde.Mixed(2.0, 1.0)),
+    ):
+        found, expected = pde.Custom(symbol=text).green(s, 0.8, n), known.green(s, 0.8, n)
+        torch.testing.assert_close(found.density, expected.density, rtol=1e-8, atol=1e-13)
+        torch.testing.assert_close(found.velocity, expected.velocity, rtol=1e-7, atol=1e-10)
+
+
+def test_the_process_of_a_formula():
+    """That of the same symbol in `process.symbols`; it goes through a file as text."""
+    process = pde.Custom(symbol="log(1 + k**2)").process()
+    assert isinstance(process, Subordinated)
+    assert from_plain(to_plain(process), ()) == process
+    known, t = Subordinated(Log(1.0)), torch.tensor(1.7, dtype=DOUBLE)
+    x = torch.linspace(0.1, 6, 9, dtype=DOUBLE)[:, None] * torch.tensor([0.6, 0.8], dtype=DOUBLE)
+    zero = torch.zeros(1, 2, dtype=DOUBLE)
+    torch.testing.assert_close(process.log_kernel(x, t, zero), known.log_kernel(x, t, zero), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(process.level(t), known.level(t))
+    drawn = process.perturb(torch.zeros(500, 1, dtype=DOUBLE), t, seeded(3))
+    # A = Gamma(t), so the variance is 2 t and the kurtosis 3 (1 + 1 / t): of 500, five deviations of the estimate are
+    # 5 sqrt((kurtosis - 1) / 500) = 0.43 of it
+    assert float(drawn.square().mean()) == pytest.approx(2 * 1.7, rel=0.43)
+
+
+def test_a_formula_keeps_its_digits():
+    lam = torch.logspace(-250, 12, 131, dtype=DOUBLE)
+    torch.testing.assert_close(Formula("log(1 + k**2)")(lam), lam.log1p(), rtol=1e-11, atol=0)
+    root = lam / ((1 + lam).sqrt() + 1)
+    torch.testing.assert_close(Formula("sqrt(k**2 + 1)")(lam), root, rtol=1e-11, atol=0)
+    torch.testing.assert_close(Formula("k**2 + log(1 + k)")(lam), lam + lam.sqrt().log1p(), rtol=1e-11, atol=0)
+    assert Formula("sqrt(k**2 + 1)").edge == pytest.approx(1, abs=1e-12)
+    assert Formula("3*k").index == 0.5
+    assert Formula("2*k**2 + k").drift == 2
+    for text in ("log(1 + k**2)", "k**2 + log(1 + k)", "k**(2/3)"):
+        check_bernstein(Formula(text))
+    z = torch.tensor([0.3 + 2j, 1e-9 + 1e-9j], dtype=torch.complex128)
+    torch.testing.assert_close(Formula("k")(z), Power(0.5)(z))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "one of the two"),
+        ({"symbol": "k", "dispersion": "k"}, "one of the two"),
+        ({"symbol": "k +"}, "is not a formula"),
+        ({"symbol": "__import__('os').getcwd()"}, "means nothing here"),
+        ({"symbol": "q**2"}, "'q' in 'q\\*\\*2' means nothing here"),
+        ({"symbol": "k*w"}, "a formula in k alone"),
+        ({"symbol": "1/0"}, "not a finite formula"),
+        ({"symbol": 3}, "got int"),
+        ({"symbol": sympy.Symbol("q")}, "has the symbols q"),
+        ({"dispersion": []}, "at least one branch"),
+        ({"dispersion": "sin(w) - k"}, "cannot be solved for w"),
+    ],
+)
+def test_what_is_not_understood_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        pde.Custom(**given)
+
+
+def test_formulas_are_read_and_never_run():
+    k = symbols()["k"]
+    assert parsed("0.5*k^2 + sqrt(k)") == k**2 / 2 + sympy.sqrt(k)
+    assert parsed("-abs(k)") == -k
+    for text in ("k.real", "lambda: 1", "[k]", "k if k else 1", "exec('1')", "True", "'k'", "k(1)"):
+        with pytest.raises(ValueError, match="formula"):
+            parsed(text)

@@ -1,0 +1,321 @@
+"""Any Bernstein symbol as a process: draws, kernels, flows and sums, against closed forms and each other."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import driftfield as df
+from driftfield.process.bernstein import check_bernstein
+from driftfield.process.symbols import Log, Mixed, Power, Relativistic, Sum, Symbol
+from driftfield.rng import open_uniform, positive_stable, rows, seeded
+
+F64 = torch.float64
+LEVEL = 1e-4
+
+
+def number(x: float) -> torch.Tensor:
+    return torch.tensor(x, dtype=F64)
+
+
+def log_density(process, s, t, n):
+    return process.log_profile(s**2, t, n) + process.log_peak(t, n)
+
+
+@dataclass(frozen=True)
+class Unnamed(Symbol):
+    """Yukawa's symbol without what is known of it."""
+
+    mass: float = 1.0
+
+    def __call__(self, lam):
+        return lam / ((lam + self.mass**2) ** 0.5 + self.mass)
+
+
+@dataclass(frozen=True)
+class Formula(Symbol):
+    """A formula that may be no Bernstein function."""
+
+    name: str = ""
+
+    def __call__(self, lam):
+        return {
+            "power 1.2": lambda: lam**1.2,
+            "bounded": lambda: lam / (1 + lam),
+            "wave": lambda: lam + 0.9 * lam.sin() if not lam.is_complex() else lam + 0.9 * torch.sin(lam),
+            "offset": lambda: lam**0.5 + 1,
+            "minus": lambda: -(lam**0.5),
+        }[self.name]()
+
+
+# --- draws -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("beta", [0.25, 0.5, 0.75, 0.95])
+def test_positive_stable_draws(beta: float):
+    """Spec 8.17: `E exp(-lam S) = exp(-lam^beta)`, 5 standard errors of 40,000; at 1/2 the law of Levy exactly."""
+    draws = positive_stable(beta, torch.empty(40_000), seeded(1, int(100 * beta)))
+    for lam in (0.3, 1.0, 4.0):
+        wave = (-lam * draws).exp()
+        assert abs(wave.mean().item() - math.exp(-(lam**beta))) < 5 * wave.std().item() / 200
+    if beta == 0.5:
+        assert stats.kstest(draws.numpy(), stats.levy(scale=0.5).cdf).pvalue > LEVEL
+
+
+@pytest.mark.parametrize(
+    "symbol",
+    [Power(0.3), Relativistic(1.3), Mixed(0.7, 1.2), Log(0.8), Power(1.0) + 0.3 * Power(0.5), 2.0 * Log(1.0)],
+    ids=repr,
+)
+def test_draws_have_the_symbols_transform(symbol: Symbol):
+    """`E exp(-lam A_t) = exp(-t Omega(lam))`, for two times in one batch; 5 standard errors of 20,000."""
+    for t in (0.4, 1.5):
+        a = symbol.draw(torch.full((20_000,), t, dtype=F64), seeded(2))
+        for lam in (0.3, 3.0):
+            wave = (-lam * a).exp()
+            known = math.exp(-t * float(symbol(number(lam))))
+            assert abs(wave.mean().item() - known) < 5 * wave.std().item() / math.sqrt(20_000)
+
+
+def test_draws_of_an_unnamed_symbol_are_quantiles():
+    """By inversion, to 1e-8 in probability, against the inverse Gaussian law of scipy; rows have times of their own."""
+    t = torch.tensor([0.1, 1.0, 30.0], dtype=F64).repeat(200)
+    a = Unnamed(1.3).draw(t, seeded(3)).numpy()
+    u = open_uniform(t, seeded(3)).numpy()
+    mean, shape = t.numpy() / 1.3, t.numpy() ** 2
+    below = stats.invgauss(mean / shape, scale=shape).cdf(2 * a)
+    np.testing.assert_allclose(below, u, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "process", [df.Fractional(0.35), df.Subordinated(Power(1.0) + 0.4 * Power(0.5)), df.Subordinated(Log())]
+)
+@pytest.mark.parametrize("k", [0.7, 2.0])
+def test_characteristic_function_and_composition(process, k: float):
+    """`exp(-t Omega(k^2))`, in one draw and after two moves upward from a draw; 5 standard errors of 20,000."""
+    zero, s, t = torch.zeros(20_000, 1, dtype=F64), number(0.3), number(1.1)
+    known = math.exp(-1.1 * float(process.symbol(number(k * k))))
+    rng = seeded(4)
+    moved = process.diffuse(process.diffuse(process.perturb(zero, s, rng), s, 2 * s, rng), 2 * s, t, rng)
+    for x in (process.perturb(zero, t, rng), moved):
+        wave = (k * x).cos()
+        assert abs(wave.mean().item() - known) < 5 * wave.std().item() / math.sqrt(20_000)
+    assert torch.equal(process.diffuse(zero, t, t, rng), zero)
+
+
+# --- kernels and flows -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 2, 64, 3072])
+@pytest.mark.parametrize("t", [0.002, 0.5, 50.0])
+def test_inverted_kernel_and_flow_are_yukawas(n: int, t: float):
+    """Two ways to one law: inversion of the transform, and closed forms, from 1e-4 to 10 levels from the datum."""
+    process, yukawa, at = df.Subordinated(Relativistic(1.0)), df.Yukawa(1.0), number(t)
+    level = yukawa.sigma(at)
+    torch.testing.assert_close(process.sigma(at), level, rtol=1e-12, atol=0)
+    s = level * math.sqrt(n) * torch.logspace(-4, 1, 60, dtype=F64)
+    torch.testing.assert_close(log_density(process, s, at, n), log_density(yukawa, s, at, n), rtol=2e-6, atol=2e-6)
+    torch.testing.assert_close(process.pull(s**2, at, n), yukawa.pull(s**2, at, n), rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize("n", [1, 2, 64])
+def test_fractional_at_one_half_is_poisson_flow(n: int):
+    process, poisson, t = df.Fractional(0.5), df.PFGM(), number(2.0)
+    s = torch.logspace(-4, 6, 50, dtype=F64)
+    torch.testing.assert_close(log_density(process, s, t, n), log_density(poisson, s, t, n), rtol=1e-6, atol=1e-6)
+    assert process.pull(s**2, t, n) is None
+    x = s[:, None]
+    torch.testing.assert_close(process.velocity(x, t, 0 * x), poisson.velocity(x, t, 0 * x))
+    assert process.freedom == 1.0
+
+
+def test_fractional_at_one_is_diffusion():
+    process, t, x = df.Fractional(1.0), number(1.7), torch.linspace(-3, 3, 9, dtype=F64)[:, None]
+    gauss = df.EDM()
+    level = number(math.sqrt(2 * 1.7))
+    torch.testing.assert_close(process.sigma(t), level)
+    torch.testing.assert_close(log_density(process, x[:, 0], t, 3), log_density(gauss, x[:, 0], level, 3))
+    torch.testing.assert_close(process.score(x, t, 0 * x), -x / 3.4)
+    torch.testing.assert_close(process.velocity(x, t, 0 * x), x / (2 * t))
+    assert process.freedom == math.inf
+    torch.testing.assert_close(process.perturb(x, t, seeded(5)), gauss.perturb(x, level, seeded(5)))
+
+
+@pytest.mark.parametrize("beta", [0.25, 1 / 3, 0.75, 0.9])
+def test_fractional_density_is_scipys(beta: float):
+    """N = 1: the symmetric stable law of index `2 beta` with `exp(-t |k|^(2 beta))`; the flow is `x / (2 beta t)`."""
+    process, t = df.Fractional(beta), number(1.3)
+    s = torch.tensor([0.01, 0.3, 1.0, 4.0], dtype=F64)
+    known = stats.levy_stable.logpdf(s.numpy(), 2 * beta, 0, scale=1.3 ** (1 / (2 * beta)))
+    np.testing.assert_allclose(log_density(process, s, t, 1).numpy(), known, atol=2e-5)
+    x = s[:, None]
+    torch.testing.assert_close(process.velocity(x, t, 0 * x), x / (2 * beta * t), rtol=1e-10, atol=0)
+
+
+def test_variance_gamma_density_and_its_peak():
+    """`Log()` at t = 1 in one dimension is Laplace's law, `exp(-|x|) / 2`; in three its kernel is infinite at 0."""
+    process, t = df.Subordinated(Log()), number(1.0)
+    s = torch.logspace(-5, 1.5, 30, dtype=F64)
+    torch.testing.assert_close(log_density(process, s, t, 1), -s - math.log(2), rtol=2e-6, atol=2e-6)
+    known = -s - (4 * math.pi * s).log()  # Yukawa's potential, the transform of 1 / (1 + k^2)
+    torch.testing.assert_close(log_density(process, s, t, 3), known, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "symbol", [Power(1.0) + 0.4 * Power(0.5), Power(0.8) + 0.1 * Power(0.3), Log(), Unnamed(1.0)], ids=repr
+)
+def test_distribution_function_is_conserved_along_the_exact_flow(symbol):
+    """N = 1 (spec 8.7), from t = 3 to 0.3 by Runge-Kutta, 24 steps in ln t. The distribution function of one datum is
+    `1/2 + int_0^inf sin(k x) exp(-t Omega(k^2)) / (pi k) dk`, by quadrature over ln k: nothing of the process in it."""
+    process = df.Subordinated(symbol)
+    data = torch.tensor([[-1.0], [0.2], [1.5]], dtype=F64)
+    nodes, weights = np.polynomial.legendre.leggauss(16)
+    edges = np.concatenate((np.geomspace(1e-12, 1.0, 60), np.arange(1.5, 3000.0, 0.5)))
+    half = np.diff(edges)[:, None] / 2
+    k, w = (edges[:-1, None] + half * (1 + nodes)).ravel(), (half * weights).ravel()
+    fade = symbol(torch.from_numpy(k * k)).numpy()
+
+    def below(x, t):
+        gaps = (x - data)[:, 0].numpy()
+        return float(np.mean([0.5 + (w * np.sin(k * g) * np.exp(-t * fade) / (math.pi * k)).sum() for g in gaps]))
+
+    def f(x, u):
+        t, gap = u.exp(), x - data.T
+        weight = process.log_kernel(x, t, data).softmax(1)
+        mean = (weight * (x - process.pull(gap**2, t, 1) * gap)).sum(1, keepdim=True)
+        return t * process.velocity(x, t, mean)
+
+    low = 1.0 if isinstance(symbol, Log) else 0.3  # below t = 1/2 the kernel of Log is infinite at the data
+    x = torch.tensor([[2.0]], dtype=F64)
+    first = below(x, 3.0)
+    grid = torch.linspace(math.log(3.0), math.log(low), 25, dtype=F64)
+    h = grid[1] - grid[0]
+    for u in grid[:-1]:
+        a = f(x, u)
+        b = f(x + h / 2 * a, u + h / 2)
+        c = f(x + h / 2 * b, u + h / 2)
+        x = x + h / 6 * (a + 2 * b + 2 * c + f(x + h * c, u + h))
+    assert below(x, low) == pytest.approx(first, abs=2e-5)
+
+
+@pytest.mark.parametrize("n", [2, 64])
+def test_times_that_differ_from_row_to_row(n: int):
+    process = df.Subordinated(Power(0.8) + 0.1 * Power(0.3))
+    s, t = torch.logspace(-3, 3, 12, dtype=F64), torch.logspace(-2, 1.5, 12, dtype=F64)
+    pulls, logs = process.pull(s**2, t, n), log_density(process, s, t, n)
+    table = process.pull((s**2)[None].expand(12, 12), t[:, None], n)
+    for i in range(12):
+        assert float(pulls[i]) == pytest.approx(float(process.pull(s[i] ** 2, t[i], n)), rel=1e-3)
+        assert float(table[i, 3]) == pytest.approx(float(process.pull(s[3] ** 2, t[i], n)), rel=1e-3)
+        assert float(logs[i]) == pytest.approx(float(log_density(process, s[i], t[i], n)), rel=1e-4, abs=1e-3)
+
+
+# --- symbols -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "symbol", [Power(0.3), Relativistic(2.0), Mixed(0.5, 3.0), Log(0.2), Unnamed(2.0), Power(1.0) + Log()], ids=repr
+)
+def test_inverse_steepness_and_level(symbol: Symbol):
+    lam = torch.logspace(-6, 6, 30, dtype=F64)
+    torch.testing.assert_close(symbol.inverse(symbol(lam)), lam, rtol=1e-8, atol=0)
+    assert bool(((symbol.steepness(lam) > 0) & (symbol.steepness(lam) <= 1 + 1e-12)).all())
+    process = df.Subordinated(symbol, levels=(0.05, 20.0))
+    level = torch.logspace(-1, 1, 9, dtype=F64)
+    t = process.time(level)
+    torch.testing.assert_close(process.level(t), level, rtol=1e-9, atol=0)
+    h = 1e-5 * t
+    slope = (process.sigma(t + h) - process.sigma(t - h)) / (2 * h)
+    torch.testing.assert_close(process.slopes(t)[1], slope, rtol=1e-6, atol=0)
+    assert float(process.level(number(0.0))) == 0
+
+
+def test_sums_and_factors():
+    assert Power(0.5) + Power(0.5) == Sum(Power(0.5), Power(0.5))
+    assert (Power(0.5) + 2.0 * Power(0.5)).index == 0.5
+    assert (Power(0.5) + Log()).index is None
+    assert (Power(1.0) + 3.0 * Power(1.0)).drift == 4
+    t, s = number(0.7), torch.linspace(0.1, 3, 5, dtype=F64)
+    whole = df.Subordinated(Power(0.5) + 2.0 * Power(0.5))
+    torch.testing.assert_close(log_density(whole, s, t, 2), log_density(df.PFGM(), s, 3 * t, 2), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("power 1.2", "not a Bernstein"),
+        ("bounded", "bounded"),
+        ("wave", "no Bernstein"),
+        ("offset", "at 0"),
+        ("minus", "Bernstein"),
+    ],
+)
+def test_what_is_no_symbol_is_refused(name: str, words: str):
+    with pytest.raises(ValueError, match=words):
+        df.Subordinated(Formula(name))
+
+
+def test_bad_parameters_are_refused():
+    for make, words in (
+        (lambda: df.Fractional(1.2), "negative values"),
+        (lambda: df.Fractional(0.0), r"\(0, 1\]"),
+        (lambda: Relativistic(-1.0), "mass"),
+        (lambda: Mixed(0.0, 1.0), "take Power"),
+        (lambda: Log(0.0), "length"),
+        (lambda: -1.0 * Log(), "factor > 0"),
+        (lambda: positive_stable(1.0, torch.empty(1), seeded(0)), "between 0 and 1"),
+        (lambda: df.Fractional(0.5).diffuse(torch.zeros(1, 1), number(2.0), number(1.0), seeded(0)), "s <= t"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            make()
+    with pytest.raises(TypeError, match="frozen value"):
+        check_bernstein(0.5)
+
+
+@pytest.mark.parametrize("process", [df.Fractional(0.4), df.Subordinated(Power(1.0) + Power(0.5))], ids=repr)
+def test_rows_and_types(process):
+    x, s, t = torch.randn(6, 2, 3, generator=seeded(7)), number(0.5), number(0.9)
+    for move, times in ((process.perturb, (t,)), (process.diffuse, (s, t))):
+        whole = move(x, *times, rows(3, 0, 6))
+        parts = [move(x[i:j], *times, rows(3, i, j)) for i, j in ((0, 1), (1, 4), (4, 6))]
+        torch.testing.assert_close(whole, torch.cat(parts), rtol=1e-6, atol=0)
+    for dtype in (torch.float32, F64):
+        y = x.to(dtype)
+        for at in (t, t.expand(6), t.expand(6).float()):
+            for got in (process.perturb(y, at, seeded(8)), process.velocity(y, at, y), process.target(y, at, 0 * y)):
+                assert got.dtype == dtype
+
+
+# --- solvers -----------------------------------------------------------------------------------------------------
+
+
+MIXED = df.Subordinated(Power(1.0) + 0.5 * Power(0.5))
+
+
+@pytest.mark.parametrize(
+    ("process", "solver", "order"),
+    [
+        (df.Yukawa(1.0), df.Heun(), 2),
+        (df.Yukawa(1.0), df.DEIS(2, clock="rho"), 2),
+        (df.Yukawa(1.0), df.DEIS(3, clock="rho"), 3),
+        pytest.param(MIXED, df.Heun(), 2, marks=pytest.mark.slow),
+    ],
+)
+def test_solvers_keep_their_order(process, solver, order: int):
+    """On the exact field of three data, from level 4 to 0.5: the error falls by `2^order` as the steps double."""
+    data = torch.tensor([[-1.0, 0.0], [1.0, 0.5], [0.2, -0.8]], dtype=F64)
+    field = df.Reverse(process, df.Empirical(process, data))
+    x = torch.tensor([[2.0, 1.0], [-1.5, 0.5], [0.3, -2.5]], dtype=F64)
+
+    def end(steps, by):
+        grid = process.time(torch.linspace(4.0, 0.5, steps + 1, dtype=F64))
+        return df.sample(field, x, grid, by, seeded(0))
+
+    best = end(64, df.RK4())
+    coarse, fine = ((end(steps, solver) - best).norm().item() for steps in (16, 32))
+    assert order - 0.4 < math.log2(coarse / fine) < order + 0.9
