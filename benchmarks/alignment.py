@@ -5,10 +5,12 @@
 
 The first prints the mean total variation `E sum_i |w_i - 1/n| / 2` between the weights of the data given a noisy one
 and even weights: 1 where the noisy one shows its source, 0 where it shows nothing. Data are 256 points of N(0, 0.5^2)
-in 64 dimensions, or 1,024 pictures of CIFAR-10, with 256 noisy ones. *Aligned* rows are at one level `sigma` for all D,
-the others at one radius `r`, that is at the level `r / sqrt(D)`. Standard errors are over draws of points, or over
-noisy pictures. The second compares trainings with the same settings in units of sigma (those of `robustness.py`) to
-some with the same settings in units of r, those of D = 128.
+in 64 dimensions, or the first 1,024 pictures of CIFAR-10, with 256 noisy ones. *Aligned* rows are at one level `sigma`
+for all D, the others at one radius `r`, that is at the level `r / sqrt(D)`. Standard errors are over draws of points,
+or over noisy pictures.
+
+The second compares trainings with the same settings in units of sigma (those of `robustness.py`) to some with the same
+settings in units of r, those of D = 128.
 """
 
 from __future__ import annotations
@@ -42,8 +44,8 @@ def undecided(process: df.PFGMPP, data: Tensor, level: float, seed: int) -> Tens
     """The total variation between posterior and even weights at 256 noisy data, `(256,)`."""
     rng, t = seeded(seed, 1), torch.tensor(level, dtype=F64)
     source = integers(torch.empty(256), len(data), rng)
-    x = process.perturb(data[source], t, rng)
-    return (process.log_kernel(x, t, data).softmax(1) - 1 / len(data)).abs().sum(1) / 2
+    d2 = torch.cdist(process.perturb(data[source], t, rng), data).square()
+    return (process.log_profile(d2, t, data.shape[1]).softmax(1) - 1 / len(data)).abs().sum(1) / 2
 
 
 def cell(sets: list[Tensor], d: float, level: float) -> tuple[float, float]:
@@ -86,7 +88,7 @@ def picture(found: dict[str, dict[float, list[tuple[float, float]]]], ds: tuple[
                     marker=look.marker,
                     label=label,
                 )
-            ax.set_xticks(places, ["∞" if math.isinf(d) else f"{d:g}" for d in ds])
+            ax.set_xticks(places, ["∞" if math.isinf(d) else f"{d:g}" if d < 1e6 else f"{d / 1e6:.0f}M" for d in ds])
             ax.set_xlim(-0.2, len(ds) - 0.8)
             ax.set_ylim(0, 1.03)
             ax.set_title(heads[name], loc="left")
@@ -143,8 +145,7 @@ def main() -> None:
     points = [0.5 * normal(torch.empty(256, 64, dtype=F64), seeded(0, i)) for i in range(options.draws)]
     sets = {"points": (points, POINTS)}
     if options.cifar:
-        x, _ = find("cifar10").load().train()
-        some = x[integers(torch.empty(1024), len(x), seeded(1))].double().flatten(1)
+        some = next(iter(find("cifar10").load().parts(1024)))[0].double().flatten(1)
         sets["pictures"] = ([some], PICTURES)
     for kind, (data, ds) in sets.items():
         found = table(data, ds, kind)

@@ -1,5 +1,7 @@
 """How fast `Empirical` is, and how much memory it takes, against the two matrix products that it must do.
 
+Beside it: `compiled=True`, KeOps where `pykeops` is installed, and the softmax of `torch.cdist`, as one would write it.
+
     python benchmarks/empirical.py [--rows 128] [--points 50000] [--dim 3072] [--naive 2000] [--repeat 5]
 
 Times are medians over `--repeat` calls in one process, the products timed between the calls so that a change of the
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -24,7 +27,7 @@ from torch import Tensor
 from driftfield.denoise.empirical import Empirical
 from driftfield.process.base import Isotropic
 from driftfield.process.gaussian import EDM
-from driftfield.process.poisson import PFGMPP
+from driftfield.process.poisson import PFGM, PFGMPP
 from driftfield.rng import seeded, uniform
 
 
@@ -63,9 +66,22 @@ def products(x: Tensor, data: Tensor) -> Tensor:
 
 
 def naive(process: Isotropic, x: Tensor, t: Tensor, data: Tensor) -> Tensor:
-    """All differences at once, a tensor of rows x points x dim."""
-    d2 = (x[:, None] - process.alpha(t) * data).square().sum(2)
+    """All distances at once, a few tensors of rows x points; in float32 they are wrong at small noise."""
+    d2 = torch.cdist(x, process.alpha(t) * data).square()
     return process.log_profile(d2, t, x.shape[1]).softmax(1) @ data
+
+
+def keops(process: Isotropic, x: Tensor, t: Tensor, data: Tensor) -> Tensor:
+    """The same by KeOps, for Gaussian and Student-t noise. Raises: ImportError where it is not installed."""
+    from pykeops.torch import LazyTensor
+
+    d2 = ((LazyTensor(x[:, None]) - LazyTensor((process.alpha(t) * data)[None])) ** 2).sum(2)
+    if math.isinf(process.freedom):
+        log = d2 * (-1 / (2 * process.sigma(t).item() ** 2))
+    else:
+        scale = process.freedom * process.sigma(t).item() ** 2
+        log = (1 + d2 * (1 / scale)).log() * (-(x.shape[1] + process.freedom) / 2)
+    return log.sumsoftmaxweight(LazyTensor(data[None].contiguous()), dim=1)
 
 
 def main() -> None:
@@ -77,18 +93,23 @@ def main() -> None:
     rng = seeded(0)
     data = 2 * uniform(torch.empty(args.points, args.dim), rng) - 1
     few = data[: min(args.naive, args.points)]
-    size = args.rows * len(few) * args.dim * 4 / 1e6
+    size = args.rows * len(few) * 4 / 1e6
     warm = Empirical(EDM(), data[:256])
     warm(data[: args.rows], torch.tensor(1.0))
     products(data[: args.rows], data[:256])
 
     print(f"{args.rows} rows, {args.points} points, {args.dim} dimensions, float32, {torch.get_num_threads()} threads;")
     print(f"data {data.numel() * 4 / 1e6:.0f} MB; the naive columns at {len(few)} points ({size:.0f} MB a tensor)\n")
-    print("| process | level | Empirical s | 2 products s | ratio | extra MB | naive s | Empirical s | naive MB |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    processes: tuple[Isotropic, ...] = (EDM(), PFGMPP(D=128.0))
+    print(
+        "| process | level | Empirical s | 2 products s | ratio | compiled s | ratio | KeOps s | extra MB "
+        "| cdist s | Empirical s | cdist MB |"
+    )
+    print("|---" * 12 + "|")
+    processes: tuple[Isotropic, ...] = (EDM(), PFGMPP(D=128.0), PFGM())
     for process in processes:
         exact, small = Empirical(process, data), Empirical(process, few)
+        fused = Empirical(process, data, compiled=True)
+        fused(data[: args.rows], torch.tensor(1.0))
         for level in (0.01, 1.0, 5.0, 20.0, 80.0):
             t = torch.tensor(level, dtype=torch.float64)
             x = process.perturb(data[: args.rows], t, rng)
@@ -96,12 +117,19 @@ def main() -> None:
             extra = growth(run)
             times = [(seconds(run), seconds(two)) for _ in range(args.repeat)]
             a, b = (median(column) for column in zip(*times, strict=True))
+            quicker = median(seconds(partial(fused, x, t)) for _ in range(args.repeat))
+            try:
+                keops(process, x, t, data)  # compiles
+                other = f"{median(seconds(partial(keops, process, x, t, data)) for _ in range(args.repeat)):.2f}"
+            except ImportError:
+                other = "not run"
             slow: list[float] = []
             plain = partial(naive, process, x, t, few)
             heap = growth(lambda plain=plain, slow=slow: slow.append(seconds(plain)))  # type: ignore[misc]
             quick = median(seconds(partial(small, x, t)) for _ in range(args.repeat))
             name = "EDM" if process.freedom == float("inf") else f"PFGM++ {process.freedom:g}"
-            row = (name, f"{level:g}", f"{a:.2f}", f"{b:.2f}", f"{a / b:.2f}", f"{extra:.0f}")
+            speed = (f"{a:.2f}", f"{b:.2f}", f"{a / b:.2f}", f"{quicker:.2f}", f"{quicker / b:.2f}", other)
+            row = (name, f"{level:g}", *speed, f"{extra:.0f}")
             print("| " + " | ".join((*row, f"{slow[0]:.2f}", f"{quick:.3f}", f"{heap:.0f}")) + " |", flush=True)
 
 

@@ -20,7 +20,7 @@ PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(p.relative_to(ROOT)) for p 
 BLOCK = re.compile(r'^```(python|bash)(?: title="([^"]+)")?\n(.*?)^```', re.S | re.M)
 NOT_RUN = {"pip", "make", "git", "cd", "torchrun", "accelerate", "tensorboard", "python"}  # first words
 NARROW = ["training.batch=16", "network.width=16", "sampling.nfe=3"]
-SLOW = {f"docs/{page}.md" for page in ("tutorials/images", "guide/report", "guide/export", "guide/training")}
+SLOW = {f"docs/{page}.md" for page in ("tutorials/images", "guide/report", "guide/export", "guide/training", "physics")}
 
 
 def blocks(page: str) -> list[tuple[str, str | None, str, int]]:

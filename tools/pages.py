@@ -26,6 +26,7 @@ HIDDEN = {"__init__", "__main__", "cli"}
 FOLDERS = {  # the pages of the reference, in the order of the layers, and what each is called
     "process": "Processes",
     "network": "Networks",
+    "pde": "Equations of physics",
     "denoise": "Denoisers",
     "adapt": "Other people's models",
     "guide": "Guidance",

@@ -13,8 +13,8 @@ from driftfield import pde
 from driftfield.pde.dispersion import forgets, parsed, symbols
 from driftfield.pde.formula import Formula
 from driftfield.plain import from_plain, to_plain
-from driftfield.process.subordinated import Subordinated
 from driftfield.process.bernstein import check_bernstein
+from driftfield.process.subordinated import Subordinated
 from driftfield.process.symbols import Log, Power
 from driftfield.rng import seeded
 

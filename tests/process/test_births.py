@@ -189,7 +189,7 @@ def test_each_row_draws_alone() -> None:
 
 
 def test_births_along_a_ray() -> None:
-    """Along `x = x_T t / T` the deaths sum to `ln(2^nu Gamma(nu + 1)) - ln(U^(nu + 1) K_(nu + 1)(U))`, `U = m rho_T`."""
+    """Along `x = x_T t / T` the deaths sum to `ln(2^nu Gamma(nu + 1)) - ln(U^(nu + 1) K_(nu + 1)(U))`, U = m rho_T."""
     for n, want in ((2, 0.70674823), (3, 0.51909571), (6, 0.26884382)):
         process, top = ScreenedPoisson(1.0), 1.0
         s = math.sqrt(1.7**2 - top**2)
@@ -208,7 +208,7 @@ def test_rate_of_helmholtz_in_the_plane() -> None:
 
 
 def test_states_beyond_every_ball_have_an_estimate() -> None:
-    """Where nothing is drawn the weights are Poisson's, so a walk that strays there goes on; nearer data count alone."""
+    """Where nothing is drawn the weights are Poisson's, so that a walk goes on; data within reach count alone."""
     process = Helmholtz(0.1)
     data = torch.tensor([[0.0, 0.0], [3.0, 0.0]])
     exact, reach = Empirical(process, data), process.reach(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -115,7 +116,7 @@ def test_mass_left_of_a_trajectory_stays() -> None:
 
     x, times = torch.tensor([-0.7, -0.2, 0.05, 0.4], dtype=DOUBLE), torch.linspace(0.5, 0.05, 91).tolist()
     start = below(x, times[0])
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in pairwise(times):
         v = velocity(x, t)
         x = x + (s - t) / 2 * (v + velocity(x + (s - t) * v, s))
     torch.testing.assert_close(below(x, times[-1]), start, rtol=0, atol=3e-4)
@@ -160,7 +161,7 @@ def test_target_is_unbiased_for_the_direction() -> None:
 
 
 def test_kernel_knows_the_fronts() -> None:
-    """A datum that made a front outweighs all others; where no front is near, the kernel is the product of densities."""
+    """A datum that made a front outweighs all others; away from fronts the kernel is the product of densities."""
     wave, x0 = DissipativeWave(1.0), normal(torch.empty(6, 2), seeded(5))
     x = x0 + torch.tensor([0.5, -0.5])
     log = wave.log_kernel(x, number(0.5), x0)

@@ -87,7 +87,7 @@ def _kernel(  # type: ignore[no-untyped-def]  # pragma: no cover: compiled, or i
 
 
 def fused_mean(law: Any, points: Points, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """`E[x_0 | x_t = x]`, `(B, N)` float64, for float32 states `x` `(B, N)`, and which of the rows are accurate, `(B,)`.
+    """`E[x_0 | x_t = x]`, `(B, N)` float64, for float32 states `x` `(B, N)`; and which rows are accurate, `(B,)`.
 
     `law` is Gaussian or Student's t (it has `freedom`), `t` a time `()` or `(B,)`. A row is accurate where rounding
     moves no log-weight by more than 1e-4: of a sum of `n` squares, `4 + sqrt(n)` units are taken.

@@ -27,7 +27,7 @@ class RateNetwork(Learned):
         super().__init__(network, process, sigma_data, autocast)
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
-        """The births for each particle and unit of time at the state `x` `(B, *data)`, `(B,)`; `t` is `()` or `(B,)`."""
+        """Births for each particle and unit of time at the state `x` `(B, *data)`, `(B,)`; `t` is `()` or `(B,)`."""
         rows, variance = flat(x), self.sigma_data**2
         rho = (t.to(x.dtype).square() + rows.square().sum(1) + rows.shape[1] * variance).sqrt()
         level = self.process.level(t)

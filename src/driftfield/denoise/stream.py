@@ -144,4 +144,3 @@ def _weights(
 @cache
 def _fused() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
     return torch.compile(_weights, dynamic=True)
-

@@ -52,13 +52,15 @@ class Births(Reverse):
         """
         process: Any = self.process
         if not hasattr(process, "log_mass"):
-            raise TypeError(f"{type(process).__name__} does not say what mass an upward move keeps; use a grid that falls")
+            raise TypeError(
+                f"{type(process).__name__} does not say what mass an upward move keeps; use a grid that falls"
+            )
         kept: Tensor = process.log_mass(t, n) - process.log_mass(s, n)
         return kept
 
 
 class WithWeight(Field):
-    """The flow of `field` together with the logarithm of the weight: a state is `(B, N + 1)`, flattened, weight last."""
+    """The flow of `field` with the logarithm of the weight: a state is `(B, N + 1)`, flattened, the weight last."""
 
     def __init__(self, field: Births, shape: tuple[int, ...]):
         """`shape` is that of one state of `field`."""

@@ -19,7 +19,7 @@ from .hankel import plane_wave
 from .wave import Schrodinger
 
 _NEAREST = 1e-6  # of the width of the kernel: the least distance in a table
-_TABLE = 200  # distances at which a kernel without a closed form is computed, when more are asked for
+_TABLE = 120  # distances at which a kernel without a closed form is computed, when more are asked for
 
 
 class Fluid(NamedTuple):

@@ -68,7 +68,7 @@ def _direct(hat: Callable[[Array], Array], r: Array, n: int, edge: float) -> Arr
         total = size.sum() * (v[1] - v[0]) + size[-1] / index if index > 1e-6 else math.inf
         return np.full_like(r, math.exp(area) * total)
     found = []
-    for step in (1 / 64, 1 / 128):
+    for step in (1 / 96, 1 / 192):
         k, weight = tanh_sinh(edge, step)
         kernel = weight * k ** (n - 1) * hat(k)
         found.append(plane_wave(n, np.multiply.outer(r, k)) @ kernel)

@@ -139,7 +139,7 @@ class Isotropic(Process):
         return None
 
     def rate(self, d2: Tensor, t: Tensor, n: int) -> Tensor | None:
-        """Births for each particle and unit of time by one datum at squared distance `d2`; negative where they are deaths.
+        """Births for each particle and unit of time by one datum at squared distance `d2`; negative for deaths.
 
         A hook: None where the process keeps its mass. `t` broadcasts to `d2`.
         """

@@ -138,6 +138,8 @@ def _panel(ax: Axes, x: Tensor, held: Tensor, info: Info, colour: str) -> None:
     if info.kind == "image":
         rows, columns = _IMAGES
         seen = np.asarray(info.to_user(x[: rows * columns]))
+        gaps = ((0, rows * columns - len(seen)), (1, 1), (1, 1), *[(0, 0)] * (seen.ndim - 3))
+        seen = np.pad(seen, gaps, constant_values=255)
         sheet = seen.reshape(rows, columns, *seen.shape[1:]).swapaxes(1, 2)
         sheet = sheet.reshape(rows * seen.shape[1], columns * seen.shape[2], *seen.shape[3:])
         ax.imshow(sheet, cmap="gray" if sheet.ndim == 2 else None)

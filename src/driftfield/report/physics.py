@@ -181,7 +181,7 @@ def _density(ax: Axes, of: Portrait, t: float) -> None:
     look: dict[str, Any] = (
         {"cmap": "RdBu", "vmin": -top, "vmax": top} if signed else {"cmap": "Blues", "vmin": 0, "vmax": top}
     )
-    ax.imshow(p.mT, origin="lower", extent=box, interpolation="bilinear", **look)
+    ax.imshow(p.mT.numpy(), origin="lower", extent=box, interpolation="bilinear", **look)
     thin = slice(None, None, max(1, len(axis) // 60))
     x = np.linspace(float(axis[thin][0]), float(axis[thin][-1]), len(axis[thin]))  # evenly to the last digit
     flux = flux.where(p.abs() > 1e-4 * max(top, -low), math.nan)  # lines where there is something to flow

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..files import write
 from .figures import Curve, log_where_wide
-from .style import blank, look_of_run, png, styled, svg
+from .style import INK, blank, look_of_run, png, styled, svg
 from .subject import writable
 
 if TYPE_CHECKING:
@@ -116,10 +116,12 @@ def figure(found: Found) -> Figure:
             curve, more = line.curve, line.torchao
             ax.errorbar(curve.x, curve.y, yerr=curve.error, linestyle=look.dash, label=name, **style)
             if more is not None:
-                ax.errorbar(more.x, more.y, yerr=more.error, linestyle="", mfc="white", label="by torchao", **style)
+                ax.errorbar(more.x, more.y, yerr=more.error, linestyle="", mfc="white", **style)
         curves = [c for line in found.lines for c in (line.curve, line.torchao) if c is not None]
         log_where_wide(ax, [y for c in curves for y in c.y], None)
-        if study.falling and study.settings[0] > 4 * study.settings[-1]:
+        if any(line.torchao for line in found.lines):
+            ax.plot([], [], "o", mfc="white", color=INK, label="hollow: by torchao")
+        if study.name == "steps":
             ax.set_xscale("log")
         ax.set_xticks(study.settings, [f"{x:g}" for x in study.settings])
         ax.set_xticks([], minor=True)
