@@ -75,8 +75,8 @@ def log_prob(
 
     The path goes from `span[0]` to `span[1]` by `DormandPrince(rtol, atol, clock="log")`; with `grid`, by RK4 along its
     times, in whichever order (a last time 0 is left out), unless `solver` says otherwise; the density is then that at
-    the least of them. `cond` is passed to the denoiser, tensors of length B split with the batch. States and densities are of
-    `dtype`; a `Preconditioned` network still runs in its own.
+    the least of them. `cond` is passed to the denoiser, tensors of length B split with the batch. States and densities
+    are of `dtype`; a `Preconditioned` network still runs in its own.
 
     The result has two attributes: `error` `(B,)`, the standard error over the probes, 0 if exact, NaN for one probe;
     and `nfe`, the evaluations of the denoiser for each row (of an adaptive solver, the most of any).

@@ -8,7 +8,22 @@ import time
 
 import typer
 
-from . import data, doctor, ema, evaluate, export, latent, nll, physics, recipes, report, robustness, sample, search, train
+from . import (
+    data,
+    doctor,
+    ema,
+    evaluate,
+    export,
+    latent,
+    nll,
+    physics,
+    recipes,
+    report,
+    robustness,
+    sample,
+    search,
+    train,
+)
 
 # Threads that spin while they wait for each other are 20 times slower on a core that something else also uses.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -72,8 +72,8 @@ class Proposal:
         """The objective with its process running over the proposed levels, unless its span was chosen.
 
         A process with a schedule of its own (VE, VP, a straight path), whose times are not levels, keeps its span; one
-        that is given levels, because its times are those of an equation, gets these. An objective with a rule of its own
-        for the span (PoissonField) keeps to that.
+        that is given levels, because its times are those of an equation, gets these. An objective with a rule of its
+        own for the span (PoissonField) keeps to that.
         """
         if not isinstance(objective, Matching):
             return objective
