@@ -278,6 +278,16 @@ def test_bad_parameters_are_refused():
 
 
 @pytest.mark.parametrize("process", [df.Fractional(0.4), df.Subordinated(Power(1.0) + Power(0.5))], ids=repr)
+def test_a_kernel_at_a_time_for_each_row(process):
+    """It is that of each row by itself, for stable laws too, whose one table serves all times."""
+    x, x0 = (torch.randn(m, 2, generator=seeded(m), dtype=F64) for m in (6, 5))
+    t = torch.linspace(0.1, 0.9, 6, dtype=F64)
+    together = process.log_kernel(x, t, x0)
+    alone = torch.cat([process.log_kernel(x[i : i + 1], t[i : i + 1], x0) for i in range(6)])
+    torch.testing.assert_close(together.diff(dim=1), alone.diff(dim=1), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("process", [df.Fractional(0.4), df.Subordinated(Power(1.0) + Power(0.5))], ids=repr)
 def test_rows_and_types(process):
     x, s, t = torch.randn(6, 2, 3, generator=seeded(7)), number(0.5), number(0.9)
     for move, times in ((process.perturb, (t,)), (process.diffuse, (s, t))):

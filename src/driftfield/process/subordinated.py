@@ -88,7 +88,7 @@ class Subordination(Smoothing):
     def _centre(self, t: Tensor, n: int) -> Tensor:
         """The log-kernel at level 1 at its centre, `()` or `(B,)` shaped like `t`."""
         start = self._tables(t, n)[1][0].knots[:, 0, 0].to(t.device)
-        return start.reshape(t.shape)
+        return start.expand(t.numel()).reshape(t.shape)  # a stable law has one table for all times
 
     def _tables(self, t: Tensor, n: int) -> tuple[float, tuple[Curves, Curves]]:
         """The size of the core, squared, and the two functions of `ln(1 + d^2 / core)`, one or one for each time."""
