@@ -134,6 +134,9 @@ def test_interpolation_is_along_the_sphere():
         df.interpolate(a, 0 * b, share)
     with pytest.raises(ValueError, match="one shape"):
         df.interpolate(a, b[:2], share)
+    for wrong in (0.5, [math.nan], [0.0, math.inf], [[0.5]]):
+        with pytest.raises(ValueError, match="shares of the way should be a list of finite numbers"):
+            df.interpolate(a, b, wrong)
 
 
 def test_temperature_scales_lengths():

@@ -6,7 +6,18 @@ import pytest
 import torch
 from scipy import stats
 
-from driftfield.rng import ambient, chi_square, gamma, integers, normal, permutation, rows, seeded, uniform
+from driftfield.rng import (
+    ambient,
+    chi_square,
+    gamma,
+    integers,
+    inverse_gaussian,
+    normal,
+    permutation,
+    rows,
+    seeded,
+    uniform,
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -65,6 +76,14 @@ def test_gamma_has_its_law(shape):
         stats.kstest(chi_square(2 * shape, torch.empty(20_000), seeded(9)).numpy(), stats.chi2(2 * shape).cdf).pvalue
         > 1e-3
     )
+
+
+def test_no_distance_takes_no_time():
+    distance = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
+    for drift in (0.0, 2.0):
+        time = inverse_gaussian(distance, drift, seeded(5))
+        assert time[[0, 2]].tolist() == [0, 0]
+        assert time[1] > 0
 
 
 def test_row_streams_are_normal_together():

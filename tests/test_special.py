@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -62,6 +63,10 @@ def test_bessel_is_finite_where_its_value_overflows() -> None:
     known = math.lgamma(20) + 20 * (2 / x).log() - math.log(2)
     torch.testing.assert_close(log_bessel_k(20.0, x), known, rtol=1e-14, atol=0)
     assert log_bessel_k(1e6, x).isfinite().all()
+    far = torch.tensor([0.99e8, 1.01e8, 1e12], dtype=torch.float64)  # SciPy's own is NaN from 2^30 on
+    with mpmath.workdps(40):
+        known = [float(mpmath.log(mpmath.besselk(1.5, v))) for v in far.tolist()]
+    torch.testing.assert_close(log_bessel_k(1.5, far), torch.tensor(known, dtype=torch.float64), rtol=1e-15, atol=0)
     assert log_bessel_k(0.0, x).isfinite().all()
     assert log_bessel_k(1.5, torch.ones(2, 3)).dtype == torch.float32
     with pytest.raises(ValueError, match="order"):

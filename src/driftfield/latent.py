@@ -82,11 +82,16 @@ def interpolate(a: Tensor, b: Tensor, share: Tensor | Sequence[float]) -> Tensor
 
     Directions go along the great circle and lengths evenly, so that what lies between is as long as the ends are: the
     middle of a straight line between two draws of a prior in many dimensions is far too short for that prior.
-    Raises: ValueError for latents of different shapes, of length 0, or opposite to each other, joined by many circles.
+    Raises: ValueError for latents of different shapes, of length 0, or opposite to each other, joined by many circles;
+            for shares that are not a list of finite numbers.
     Source: Xu et al. 2022, App. D. [xu2022pfgm]
     """
     if a.shape != b.shape or a.ndim < 2:
         raise ValueError(f"latents should be two batches of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
+    s = torch.as_tensor(share, dtype=torch.float64, device=a.device)
+    if s.ndim != 1 or not bool(s.isfinite().all()):
+        raise ValueError(f"shares of the way should be a list of finite numbers, got {s.tolist()}")
+    s = s[:, None]
     rows = [flat(v.double()) for v in (a, b)]
     lengths = [v.norm(dim=1) for v in rows]
     if not all(bool(((v > 0) & v.isfinite()).all()) for v in lengths):
@@ -95,7 +100,6 @@ def interpolate(a: Tensor, b: Tensor, share: Tensor | Sequence[float]) -> Tensor
     angle = 2 * torch.atan2((u - v).norm(dim=1), (u + v).norm(dim=1))
     if bool((angle > math.pi - 1e-6).any()):
         raise ValueError("two latents are opposite to each other, so many great circles join them; move one of them")
-    s = torch.as_tensor(share, dtype=torch.float64, device=a.device)[:, None]
     whole = torch.sinc(angle / math.pi)  # sin(angle) / angle, 1 at 0
     of_u = (1 - s) * torch.sinc((1 - s) * angle / math.pi) / whole
     of_v = s * torch.sinc(s * angle / math.pi) / whole

@@ -116,7 +116,9 @@ def log_prob(
             flow = WithDivergence(field, tuple(part.shape[1:]), signs)
             top, gained = flow.unpack(sample(flow, flow.pack(part), path, solver, seeded(seed, device=device)))
             with torch.no_grad():
-                found[i:j] = (prior(top) + gained.mean(1) - beside).cpu()
+                start = prior(top)
+                _within_reach(process, top, start, i)
+                found[i:j] = (start + gained.mean(1) - beside).cpu()
             if not exact:
                 errors[i:j] = (gained.std(1) / math.sqrt(probes)).cpu() if probes > 1 else math.nan
             spent = max(spent, counted.calls * evaluations(denoiser))
@@ -176,6 +178,17 @@ def _differentiable(field: Reverse, x: Tensor, t: Tensor) -> None:
         raise TypeError(
             "the estimate of this denoiser carries no gradient in x, which a divergence needs; remove no_grad and "
             "detach from it"
+        )
+
+
+def _within_reach(process: Process, top: Tensor, log_p: Tensor, first: int) -> None:
+    """Raise a FloatingPointError for a finite latent at which the prior's density is 0."""
+    beyond = (log_p == -math.inf) & flat(top).isfinite().all(1)
+    if bool(beyond.any()):
+        raise FloatingPointError(
+            f"row {first + int(beyond.nonzero()[0])} has its latent beyond the reach of the noise of "
+            f"{type(process).__name__}, where the prior's density is 0; train the denoiser longer, or take a process "
+            "whose noise reaches further (Helmholtz: a smaller wavenumber)"
         )
 
 

@@ -242,22 +242,32 @@ def _value(bases: Sequence[type], text: str, old: Any) -> Any:
         if called not in known:
             raise ValueError(unknown(called, known, bases[0].__name__.lower()))
         kind = known[called]
-    made = _made(kind, text, old)
-    for key, option in _options(inside or "", text):
-        made = override(made, key, option)
+    made = _made(kind, _options(inside or "", text), text, old)
     if not isinstance(made, tuple(bases)):
         raise ValueError(f"{text!r} makes a {type(made).__name__}, which is not a {bases[0].__name__}")
     return made
 
 
-def _made(kind: Any, text: str, old: Any) -> Any:
-    """A value of `kind` from its defaults; where they do not suffice, with the fields of an `old` value of its kin."""
+def _made(kind: Any, options: Sequence[tuple[str, str]], text: str, old: Any) -> Any:
+    """A value of `kind` with these options, and for the rest its defaults.
+
+    Where they do not suffice, the rest are the fields of an `old` value of its kin.
+    """
     try:
-        return kind()
+        made = kind()
     except TypeError as error:
-        if isinstance(kind, type) and (isinstance(old, kind) or issubclass(kind, type(old))):
-            return kind(**{k: getattr(old, k) for k in _fields(kind) if k in _fields(type(old))})
-        raise ValueError(f"{text!r} cannot be made from its name alone ({error}); set its parts instead") from None
+        if not (isinstance(kind, type) and (isinstance(old, kind) or issubclass(kind, type(old)))):
+            raise ValueError(f"{text!r} cannot be made from its name alone ({error}); set its parts instead") from None
+        names, hints = _fields(kind), typing.get_type_hints(kind)
+        values = {k: getattr(old, k) for k in names if k in _fields(type(old))}
+        for key, option in options:
+            if key not in names:
+                raise ValueError(_no_field(kind.__name__, key, names)) from None
+            values[key] = read(hints[key], option, key, values.get(key))
+        return kind(**values)
+    for key, option in options:
+        made = override(made, key, option)
+    return made
 
 
 def _options(inside: str, text: str) -> list[tuple[str, str]]:

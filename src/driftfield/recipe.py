@@ -178,6 +178,20 @@ class Recipe:
             progress=progress,
         )
 
+    def told(self, given: Any, n: int) -> Any:
+        """The condition under which `n` samples hold the values `given` of a table's columns.
+
+        Raises: ValueError for a network that learned without a reveal, so that it takes none, and as `Info.known`.
+        """
+        if self.info is None:
+            raise ValueError("this recipe has not met its data yet; call resolved(info) first")
+        if self.info.kind == "table" and self.objective.reveal is None:
+            raise ValueError(
+                f"this run learned by {type(self.objective).__name__} without a reveal, so its samples cannot be held "
+                "to given values; train one with Matching(reveal=Reveal)"
+            )
+        return self.info.known(given, n)
+
     def with_fields(self, settings: Sequence[str]) -> Recipe:
         """The recipe with `a.b.c=value` settings applied. Raises: ValueError naming the fields that exist."""
         recipe: Recipe = settled(self, settings)

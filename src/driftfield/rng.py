@@ -126,7 +126,7 @@ def open_uniform(like: Tensor, rng: Rng) -> Tensor:
 
 
 def inverse_gaussian(distance: Tensor, drift: Tensor | float, rng: Rng) -> Tensor:
-    """The time at which a Brownian motion with this `drift` >= 0 first reaches `distance` > 0, in float64.
+    """The time at which a Brownian motion with this `drift` >= 0 first reaches `distance` >= 0, in float64.
 
     Its mean is `distance / drift` and its shape parameter `distance^2`; without drift it is the law of Levy.
     Shapes: the result is like `distance`, whose first axis is the rows; `drift` broadcasts to it.
@@ -135,8 +135,8 @@ def inverse_gaussian(distance: Tensor, drift: Tensor | float, rng: Rng) -> Tenso
     d = distance.double()
     square, u = normal(d, rng).square(), uniform(d, rng)
     half = square / (2 * d)
-    small = d / (drift + half + (half * (half + 2 * drift)).sqrt())
-    ratio = small * drift / d  # over the mean
+    slow = drift + half + (half * (half + 2 * drift)).sqrt()
+    small, ratio = d / slow, drift / slow  # the smaller root, and it over the mean
     return torch.where(u * (1 + ratio) <= 1, small, small / ratio.square())
 
 

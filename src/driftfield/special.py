@@ -20,6 +20,7 @@ from torch import Tensor
 Array = NDArray[Any]
 
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
+_VAST = 1e8  # arguments from here on use the expansion for large ones: for orders below 30 the error is 1e-16
 _UNIFORM = 30.0  # orders from here on use the expansion that is uniform in the argument: for x > 0 the error is 1e-14
 
 
@@ -83,7 +84,8 @@ def log_bessel_k(nu: float, x: Tensor) -> Tensor:
     Computed in float64 and returned like `x`; exact to about 1e-13 relative to `max(1, |ln K|)`, and finite wherever
     `x` is positive. Orders below 30 are evaluated on the CPU and carry no gradient; from 30 on it is plain torch.
     Raises: ValueError for an order that is negative or not finite.
-    Source: the expansion uniform in the argument for large orders, [dlmf] 10.41.4; the small-argument form, 10.30.2.
+    Source: the expansion uniform in the argument for large orders, [dlmf] 10.41.4; the small-argument form, 10.30.2;
+            the large-argument one, 10.40.2.
     """
     if not 0 <= nu < math.inf:
         raise ValueError(f"the order of a Bessel function must be finite and >= 0 here, got {nu}")
@@ -92,6 +94,10 @@ def log_bessel_k(nu: float, x: Tensor) -> Tensor:
         with np.errstate(over="ignore", divide="ignore"):
             log = np.log(special.kve(nu, z)) - z
             tiny = special.gammaln(nu) + nu * np.log(2 / z) - math.log(2)  # exact once K_nu overflows, where nu > 1
+        far = np.maximum(z, _VAST)
+        term = (4 * nu**2 - 1) / (8 * far)
+        vast = np.log(np.pi / (2 * far)) / 2 - z + np.log1p(term * (1 + (term - 1 / far) / 2))
+        log = np.where(z > _VAST, vast, log)
         return torch.from_numpy(np.asarray(np.where(np.isposinf(log), tiny, log))).to(x)
     r = x.double() / nu
     w = torch.hypot(torch.ones_like(r), r)

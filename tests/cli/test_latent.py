@@ -61,6 +61,10 @@ def test_the_command(points, tmp_path):
     out = cli("latent", points, "-n", 2, "--out", tmp_path / "c", "--rtol", 1e-3, "--atol", 1e-3, "--json")
     record = json.loads(out.stdout)
     assert len(record["files"]) == 2
+    made = latents(points, n=1, rtol=1e-2, atol=1e-2, out=tmp_path / "lat0.5")
+    assert made["files"] == [str(tmp_path / name) for name in ("lat0.5.npz", "lat0.5.png")]
+    with pytest.raises(FileExistsError, match=r"lat0\.5\.npz is already there"):
+        latents(points, n=1, out=tmp_path / "lat0.5.png")
     assert "already there" in error("latent", points, "-n", 2, "--out", tmp_path / "c")
 
 
@@ -82,6 +86,17 @@ def test_what_cannot_be_drawn_is_refused(points, tmp_path):
 def asked(recipe: str, objective: str | None = None, process: str | None = None) -> Recipe:
     """The recipe that `driftfield train RECIPE --objective ... --process ...` trains."""
     return asked_recipe(recipe, None, None, objective, process, None, None, None, ())[0]
+
+
+def test_what_is_proposed_is_told_where_it_is_kept(tmp_path):
+    """PoissonField has its own times and process; options given win; all else is the proposal's."""
+    told = lambda *options: asked_recipe("eight-gaussians", None, None, *options, (), tmp_path)
+    whole, _, _, proposal = told(None, None, None, None, None, ())
+    assert proposal.kept(whole) == proposal.values()
+    field, _, _, proposal = told("PoissonField", None, None, 3, None, ["training.batch=64"])
+    assert list(proposal.kept(field)) == ["sigma_data", "network"]
+    straight, _, _, proposal = told(None, "EDM", None, None, None, ["network.depth=2"])
+    assert list(proposal.kept(straight)) == ["sigma_data", "span", "times", "batch"]
 
 
 def test_pfgm_is_asked_for():

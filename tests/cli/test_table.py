@@ -141,6 +141,28 @@ def test_mistakes_earn_one_sentence_and_leave_nothing(tmp_path, table, options, 
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_without_a_reveal_takes_no_given_values(tmp_path, table):
+    """By PoissonField, or StableTarget on complete rows: the network is not told, and what is given is refused."""
+    frame = table[1].dropna()
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    frame.head(4).assign(price=None).to_csv(tmp_path / "gaps.csv", index=False)
+    for objective in ("PoissonField(reference=64)", "StableTarget(reference=64,reveal=none)"):
+        folder = tmp_path / objective[:4]
+        settings = [*SMALL, f"objective={objective}"]
+        run = fit(tmp_path / "x.csv", steps=2, folder=folder, settings=settings, device="cpu", progress=False)
+        assert not run.denoiser.network.known
+        assert len(run.sample(3, nfe=3)) == 3
+        sentence = f"learned by {type(run.recipe.objective).__name__} without a reveal"
+        for options in ({"impute": tmp_path / "gaps.csv"}, {"given": ["price=500"]}, {"cond": "Fair"}):
+            with pytest.raises(ValueError, match=sentence):
+                draw(folder, n=2, nfe=3, out=tmp_path / "s", **options)
+        with pytest.raises(ValueError, match=sentence):
+            run.impute(pd.read_csv(tmp_path / "gaps.csv"), nfe=3)
+        with pytest.raises(ValueError, match=sentence):
+            run.sample(2, given={"price": 500}, nfe=3)
+    assert not (tmp_path / "s").exists()
+
+
 def test_only_tables_take_given_values(tmp_path):
     """A run of arrays refuses them with one sentence."""
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32))

@@ -55,7 +55,7 @@ def assert_same_set(kept, left):
         assert same(left.draw(50, seeded(seed)), kept.draw(50, seeded(seed)))
     assert same(left.draw(7, rows(5, 0, 7)), kept.draw(7, rows(5, 0, 7)))
     assert same(left.some_held(4, seeded(1)), kept.some_held(4, seeded(1)))
-    for a, b in zip(judged(left, 3), judged(kept, 3), strict=True):
+    for a, b in zip(judged(left, 3, 8), judged(kept, 3, 8), strict=True):
         assert same(a, b)
     assert same(left.train(), kept.train())
     assert same(left.held(), kept.held())

@@ -43,9 +43,9 @@ def points(n: int = 40, N: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("gamma", [0.1, 5.0])
-@pytest.mark.parametrize("z_sub", [0.0, math.inf])
+@pytest.mark.parametrize("z_sub", [0.0, 0.5, math.inf])
 def test_either_reading_of_the_exact_field_is_the_posterior_mean(gamma, z_sub):
-    """8.2 and 8.9, on both sides of z_sub: by `v_z`, and by the length of `v_x` with the whole root in it."""
+    """8.2 and 8.9: by `v_z`, by the length of `v_x` with the whole root in it, and by both."""
     data = torch.randn(20, 3, generator=seeded(0), dtype=F64)
     x, z = points()
     v = df.PoissonField(gamma=gamma).resolved(1.0, (3,)).target(x, z, data)
@@ -85,6 +85,26 @@ def test_no_output_of_a_network_divides_by_nothing(z_sub, size):
         assert ((x - y).norm(dim=1) <= (x.norm(dim=1) + 4 * 3**0.5) * (1 + 1e-9)).all()
     (slope,) = torch.autograd.grad(y.sum(), x)
     assert slope.isfinite().all()
+
+
+def test_the_readings_blend_so_that_the_flow_can_be_followed_both_ways():
+    """Of a network whose `v_x` and `v_z` disagree: continuous at `z_sub`, and 1e-4 there and back.
+
+    A jump of one reading to the other at `z_sub` moves the estimate by 0.02 or more here.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = df.MLP((3,), width=16, depth=1)
+        nn.init.normal_(net.out.weight, std=0.03)
+    process = df.PFGM(span=(0.01, 10.0))
+    model = df.FieldNetwork(net.double(), process, 1.0, 0.3).requires_grad_(False)
+    x = torch.randn(6, 2, generator=seeded(4), dtype=F64)
+    at = torch.tensor(0.3, dtype=F64)
+    either = [df.FieldNetwork(net, process, 1.0, 0.3, z_sub)(x, at) for z_sub in (0.0, math.inf)]
+    assert (either[0] - either[1]).abs().max() > 0.02
+    torch.testing.assert_close(model(x, at * (1 - 1e-9)), model(x, at * (1 + 1e-9)), rtol=0, atol=1e-7)
+    z = df.encode(process, model, x)
+    torch.testing.assert_close(df.decode(process, model, z), x, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(5,), (2, 4), (3, 4, 4)])

@@ -47,7 +47,7 @@ def test_an_empty_network_has_loss_one(process):
     denoiser = df.Preconditioned(Zero(), inner, s, "edm")
     for level in (0.1, 1.0, 10.0):
         t = process.time(torch.full((30_000,), level, dtype=F64))
-        losses = Matching(process, weight=Balanced(s)).at(denoiser, x0, t, None, seeded(2))
+        losses = Matching(process, weight=Balanced(s)).at(denoiser, Batch(x0), t, seeded(2))
         assert losses.shape == (30_000,)
         assert losses.mean().item() == pytest.approx(1, abs=5 * 0.006)
 
@@ -100,7 +100,7 @@ def test_the_exact_denoiser_is_the_minimiser():
     exact = df.Normal(process, 0.0, s)
     t = torch.full((n,), 0.8, dtype=F64)
     objective = Matching(process, weight=Even())
-    loss = lambda f: objective.at(f, x0, t, None, seeded(2))
+    loss = lambda f: objective.at(f, Batch(x0), t, seeded(2))
     base = loss(exact)
     assert base.mean().item() == pytest.approx((0.8 * s) ** 2 / (0.8**2 + s**2), rel=5 * (1 / n) ** 0.5)
     shifted = loss(lambda x, t, c=None: exact(x, t) + 0.1)
@@ -139,7 +139,7 @@ def test_losses_keep_the_dtype_of_the_data_in_any_shape(process, weight, event):
     for count in (0, 4):
         x0 = torch.randn(count, *event, generator=seeded(12))
         t = process.time(torch.full((count,), 0.7, dtype=F64))
-        losses = objective.at(lambda x, t, cond=None: 0 * x, x0, t, None, seeded(13))
+        losses = objective.at(lambda x, t, cond=None: 0 * x, Batch(x0), t, seeded(13))
         assert (losses.shape, losses.dtype) == ((count,), torch.float32)
         expected = weight(process, t) * x0.double().reshape(count, math.prod(event)).square().mean(1)
         torch.testing.assert_close(losses.double(), expected, rtol=1e-5, atol=1e-6)

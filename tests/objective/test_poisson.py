@@ -10,6 +10,7 @@ from scipy import stats
 
 import driftfield as df
 from driftfield.objective.base import Batch
+from driftfield.plain import from_plain, read, to_plain
 from driftfield.rng import rows, seeded
 
 F64 = torch.float64
@@ -219,6 +220,19 @@ def test_what_is_chosen_stays():
     assert abs(large.M - small.M) < 1e-9  # all lengths scale with the data
     assert large.process.span == pytest.approx([10 * t for t in small.process.span])
     assert (large.gamma, large.process.clip) == pytest.approx((10 * small.gamma, 10 * small.process.clip))
+
+
+def test_a_prior_without_a_clip_is_asked_for():
+    """By an infinite clip, which keeps the published times and survives JSON; the default process is filled in."""
+    whole = read(df.PoissonField, "PoissonField(process=PFGM(clip=inf))", "objective").resolved(0.5, (2,))
+    assert whole.process == df.PFGM(span=(1e-3, 40.0), clip=math.inf)
+    assert from_plain(to_plain(whole)) == whole
+    x = whole.process.prior((400, 2), seeded(0), F64)
+    assert torch.equal(x, df.PFGM().prior((400, 2), seeded(0), F64))
+    assert x.norm(dim=1).max() > 40 * 39  # P(R > r) = 1 / sqrt(1 + (r / z)^2), so 400 draws stay below with exp(-10)
+    filled = df.PoissonField(df.PFGM(span=(1e-3, 40.0))).resolved(0.5, (2,)).process
+    assert filled == df.PoissonField().resolved(0.5, (2,)).process
+    assert filled.clip < 40
 
 
 # --- the loss -----------------------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def test_without_a_mask_all_but_the_missing_is_to_be_found():
     """How held-out data are judged."""
     x = torch.tensor([[1.0, math.nan], [2.0, 3.0]])
     objective = Matching(**LAW, reveal=Reveal(0.3, (1, 1)))
-    losses = objective.at(lambda state, t, cond: torch.zeros_like(state), x, torch.ones(2), None, seeded(0))
+    losses = objective.at(lambda state, t, cond: torch.zeros_like(state), Batch(x), torch.ones(2), seeded(0))
     assert losses.tolist() == [1.0, 6.5]
 
 

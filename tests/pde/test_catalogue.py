@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -289,6 +291,59 @@ def test_potentials_solve_their_equation_to_fourth_order(equation, waves, n):
         torch.testing.assert_close(density * slope, equation.green(s, t, n).density, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_the_first_branch_of_third_order_obeys_its_row(n):
+    """`p = phi_tt`, `p v = -grad(phi)`, no births: `phi^ = k^(-4/3) exp(-k^(2/3) t)`, differenced in `t` and `s`."""
+    equation, s, t, h = pde.ThirdOrder(), torch.linspace(0.4, 3.0, 9, dtype=DOUBLE), 0.9, 1e-2
+    two, one = {-2: -1 / 12, -1: 4 / 3, 0: -5 / 2, 1: 4 / 3, 2: -1 / 12}, {-2: 1 / 12, -1: -2 / 3, 1: 2 / 3, 2: -1 / 12}
+    g = equation.green(s, t, n)
+    if n > 1:
+        phi = lambda s, t: equation.green(s, t, n).potential
+        in_time = sum(w * phi(s, t + j * h) for j, w in two.items()) / h**2
+        torch.testing.assert_close(in_time, g.density, rtol=1e-5, atol=0)
+        slope = sum(w * phi(s + j * h, t) for j, w in one.items()) / h
+        torch.testing.assert_close(-slope / g.density, g.velocity * s, rtol=1e-5, atol=0)
+    assert not g.rate.any()
+
+
+def transforms() -> list[tuple[PDE, Callable[[Any], Any], Callable[[Any], Any]]]:
+    """Equations with the transforms of their density and of their flux's potential, in mpmath, at `t = 0.6`."""
+    t, mp = mpmath.mpf("0.6"), mpmath
+    screened = lambda k: mp.sqrt(k**2 + mp.mpf("1.69"))
+    root = lambda k: mp.sqrt(mp.mpf("2.89") + mp.mpf("3.2") * k**2)
+    mixed = lambda k: mp.exp(-t * (root(k) - mp.mpf("1.7")) / mp.mpf("1.6"))
+    power = lambda p: (lambda k: mp.exp(-t * k**p), lambda k: k ** (p - 2) * mp.exp(-t * k**p))
+    return [
+        (pde.Poisson(), *power(1)),
+        (pde.Yukawa(1.3), lambda k: mp.exp(-t * screened(k)), lambda k: mp.exp(-t * screened(k)) / screened(k)),
+        (pde.Diffusion(), *power(2)),
+        (pde.Mixed(0.8, 1.7), mixed, lambda k: 2 * mixed(k) / (root(k) + mp.mpf("1.7"))),
+        (pde.Fractional(0.75), *power(mp.mpf("1.5"))),
+        (pde.ThirdOrder(), *power(mp.mpf(2) / 3)),
+        (pde.Biharmonic(), *power(4)),
+    ]
+
+
+@pytest.mark.parametrize("case", transforms(), ids=lambda case: case[0].name)
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_densities_and_fluxes_are_inverse_transforms(case, n):
+    """By mpmath along a ray of complex `k`, where Hankel's function falls: `p v = -grad(phi)` is `2 pi s phi_(n+2)`."""
+    equation, density, potential = case
+    s, turn, g = mpmath.mpf("1.3"), mpmath.expj(0.3), equation.green(at(1.3), 0.6, n)
+
+    def inverted(transform: Callable[[Any], Any], n: int) -> float:
+        order = mpmath.mpf(n) / 2 - 1
+        part = lambda k: k ** (order + 1) * mpmath.hankel1(order, k * s) * transform(k) * turn
+        integral = mpmath.quad(lambda y: part(y * turn), [0, 1, 10, 100])  # beyond, exp(-100 s sin 0.3) = 2e-17
+        return float((2 * mpmath.pi) ** (-order - 1) * s ** (-order) * integral.real)
+
+    p = inverted(density, n)
+    assert only(g.density) == pytest.approx(p, rel=1e-8)
+    assert only(g.velocity) == pytest.approx(2 * math.pi * inverted(potential, n + 2) / p, rel=1e-8)
+    if n > 1:
+        assert only(g.potential) == pytest.approx(inverted(potential, n), rel=1e-8)
+
+
 def test_fractional_diffusion_contains_poisson_and_diffusion():
     s = at(0.0, 0.3, 2.0, 40.0)
     for n in (1, 2, 3, 6):
@@ -312,6 +367,10 @@ def test_bad_arguments_are_refused_in_a_sentence():
         pde.Poisson().green(at(-1.0), 1.0, 2)
     with pytest.raises(ValueError, match="dimension must be a whole number"):
         pde.Poisson().green(at(1.0), 1.0, 0)
+    with pytest.raises(
+        ValueError, match=r"mass=1e\+07.*at t=2e\+06.*keeps too few digits; take mass \* t up to 1e\+13"
+    ):
+        pde.Yukawa(1e7).green(at(1.0), 2e6, 2)
     with pytest.raises(ValueError, match="has no closed form and is computed in up to 6 dimensions"):
         pde.ThirdOrder().green(at(1.0), 1.0, 7)
     for kind, value in (

@@ -134,3 +134,67 @@ def test_formulas_are_read_and_never_run():
     for text in ("k.real", "lambda: 1", "[k]", "k if k else 1", "exec('1')", "True", "'k'", "k(1)"):
         with pytest.raises(ValueError, match="formula"):
             parsed(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"symbol": "1-exp(-k)"}, "bounded"),
+        ({"symbol": "1 - 1/(1 + log(1 + k**2))"}, "bounded"),  # as slowly as one over a logarithm
+        ({"dispersion": "-I*k**2/(1+k**2)"}, "bounded"),
+        ({"dispersion": "-I*(1-exp(-k**2))"}, "bounded"),
+        ({"symbol": lambda k: 1 - np.exp(-k)}, "bounded"),
+        ({"dispersion": "-I*log(k)"}, "no finite limit as k goes to 0"),
+        ({"symbol": lambda k: np.log(k)}, "no finite limit as k goes to 0"),
+    ],
+    ids=lambda value: re.sub(" at 0x\\w+", "", str(value)),
+)
+def test_what_is_no_density_is_refused(given, reason):
+    """A bounded exponent leaves an atom of weight `exp(-t sup Omega)` at the datum; an infinite `omega(0)` no mass."""
+    equation = pde.Custom(**given)
+    assert equation.verdict == "no"
+    assert reason in equation.reason
+    with pytest.raises(ValueError, match="cannot be trained"):
+        equation.process()
+
+
+def test_slow_growth_is_still_growth():
+    for text in ("log(1 + k)", "log(1 + log(1 + k))", "k**(1/100)"):
+        assert pde.Custom(symbol=text).verdict == "yes"
+
+
+def test_an_equation_without_mass_is_not_computed():
+    with pytest.raises(ValueError, match=r"no density to compute: Omega.* no finite limit"):
+        pde.Custom(dispersion="-I*log(k)").spectrum(torch.zeros((), dtype=DOUBLE), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("10**10**10", "1e\\+10 parts"),
+        ("10**10**8*k", "1e\\+08 parts"),
+        ("((k + 1)**100)**100", "30101 parts"),
+        ("10**exp(500)", "parts"),
+        ("+".join(["k"] * 400), "nests up to 50 levels"),
+        ("+".join(["k"] * 5000), "up to 1000 characters, got 9999"),
+        ("-" * 900 + "k", "nests up to 50 levels"),
+        ("exp(exp(k))", "exponential inside"),
+        ("k**(k**k)", "exponential inside"),
+        ("1e300*1e300*k", "beyond 1e300"),
+    ],
+    ids=lambda value: value[:24],
+)
+def test_formulas_that_would_never_end_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        parsed(text)
+
+
+def test_relations_of_high_degree_are_refused():
+    with pytest.raises(ValueError, match="of degree 90 in w, and is solved up to 12"):
+        pde.Custom(dispersion="(w + k)**90 - 1")
+    assert len(pde.Custom(dispersion="w**6 - k**6").branches) == 6
+
+
+def test_the_number_e_goes_through_a_file():
+    process = pde.Custom(symbol="exp(1)*k").process()
+    torch.testing.assert_close(process.symbol(torch.tensor(4.0, dtype=DOUBLE)).item(), 2 * np.e)

@@ -182,4 +182,11 @@ def test_overlaps_of_blobs_tell_what_forgets():
 def test_the_time_of_a_spread():
     assert time_at(pde.Poisson(), 2.0, 0.1) == pytest.approx(2.0)
     assert time_at(pde.Diffusion(), 2.0, 0.1) == pytest.approx(4.0)
+    # (sqrt(1 / 4 + m^2) - m) t = 1, so t = 4 (sqrt(1 / 4 + m^2) + m), also where the mass has underflowed
+    for mass in (1.0, 1e3, 1e9):
+        known = 4 * (math.hypot(0.5, mass) + mass)
+        assert time_at(pde.Yukawa(mass), 2.0, 0.1) == pytest.approx(known, rel=1e-9)
+    for growing in ("I*k**2", "I*k"):
+        with pytest.raises(ValueError, match="waves of length 2 grow under this equation"):
+            time_at(pde.Custom(dispersion=growing), 2.0, 0.1)
     assert time_at(pde.Schrodinger(), 2.0, 0.1) == pytest.approx(0.2, rel=1e-3)

@@ -12,7 +12,8 @@ from scipy import stats
 
 import driftfield as df
 from driftfield.process.bernstein import check_bernstein
-from driftfield.process.symbols import Log, Mixed, Power, Relativistic, Sum, Symbol
+from driftfield.process.law import law_of
+from driftfield.process.symbols import Log, Mixed, Power, Relativistic, Sum, Symbol, Times
 from driftfield.rng import open_uniform, positive_stable, rows, seeded
 
 F64 = torch.float64
@@ -121,6 +122,67 @@ def test_inverted_kernel_and_flow_are_yukawas(n: int, t: float):
     s = level * math.sqrt(n) * torch.logspace(-4, 1, 60, dtype=F64)
     torch.testing.assert_close(log_density(process, s, at, n), log_density(yukawa, s, at, n), rtol=2e-6, atol=2e-6)
     torch.testing.assert_close(process.pull(s**2, at, n), yukawa.pull(s**2, at, n), rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize("n", [2, 64, 3072])
+@pytest.mark.parametrize("mass", [10.0, 100.0, 1e3, 1e4])
+@pytest.mark.parametrize("level", [0.01, 1.0, 80.0])
+def test_inverted_kernel_and_flow_are_yukawas_where_the_law_is_narrow(n: int, mass: float, level: float):
+    """The variance's relative width is `1 / sqrt(mass t)`, here from 3 to 1e-6; to 1e-6 of a log-kernel above -10^4."""
+    process, yukawa = df.Subordinated(Relativistic(mass)), df.Yukawa(mass)
+    t = yukawa.time(number(level))
+    s = level * math.sqrt(n) * torch.logspace(-4, 1.5, 60, dtype=F64)
+    known = log_density(yukawa, s, t, n)
+    seen = known - known[0] > -1e4
+    got = log_density(process, s, t, n)
+    torch.testing.assert_close(got[seen], known[seen], rtol=1e-6, atol=2e-5)
+    pull, known = process.pull(s**2, t, n), yukawa.pull(s**2, t, n)
+    torch.testing.assert_close(pull[seen], known[seen], rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize("drift", [1.0, 0.01])
+@pytest.mark.parametrize("t", [2e-6, 1e-3, 0.05, 5.0])
+def test_kernel_of_diffusion_with_rare_jumps(drift: float, t: float):
+    """One dimension: `int_0^inf cos(k s) exp(-t (ln(1 + k^2) + drift k^2)) dk / pi`, by quadrature over ln k."""
+    process = df.Subordinated(Log() + drift * Power(1.0))
+    log_k = np.linspace(-16, math.log(8 / math.sqrt(drift * t)), 200_001)
+    k = np.exp(log_k)
+    fade = k / math.pi * np.exp(-t * (np.log1p(k * k) + drift * k * k))
+    for s in (0.0, 0.02, 0.3):
+        known = np.trapezoid(fade * np.cos(k * s), log_k) + k[0] / math.pi
+        assert float(log_density(process, number(s), number(t), 1).exp()) == pytest.approx(known, rel=2e-6)
+
+
+@pytest.mark.parametrize(
+    "symbol",
+    [Log() + Power(1.0), Power(1.0) + 1e-300 * Power(0.5), Power(1.0) + Relativistic(30.0), Power(0.99), Log()],
+    ids=repr,
+)
+@pytest.mark.parametrize("n", [1, 3072])
+def test_law_of_the_variance_has_mass_one(symbol: Symbol, n: int):
+    for level in (0.002, 1.0, 80.0) if symbol != Log() else (1.0, 80.0):  # before, the noise is mostly none at all
+        assert np.exp(law_of(symbol, math.log(level), n).log_mass).sum() == pytest.approx(1, abs=2e-6)
+
+
+@pytest.mark.parametrize("c", [0.01, 0.3])
+@pytest.mark.parametrize("n", [2, 64, 784, 3072])
+def test_kernel_around_the_shell_in_many_dimensions(c: float, n: int):
+    """Diffusion with Poisson flow: the variance is `2 t + (c t / g)^2` with `g ~ N(0, 1)`, by quadrature over ln g."""
+    process = df.Subordinated(Power(1.0) + c * Power(0.5))
+    log_g = torch.linspace(-40, 2.3, 40_001, dtype=F64)
+    weight = log_g - (2 * log_g).exp() / 2 + math.log(math.sqrt(2 / math.pi) * float(log_g[1] - log_g[0]))
+    at = process.time(torch.tensor([0.9, 1.0], dtype=F64))
+    s = process.sigma(at[1]) * math.sqrt(n) * torch.linspace(0.8, 1.5, 141, dtype=F64)
+
+    def known(t: torch.Tensor) -> torch.Tensor:
+        variance = 2 * t + (c * t / log_g.exp()).square()
+        head = weight - n / 2 * (2 * math.pi * variance).log()
+        return torch.stack([(head - d * d / (2 * variance)).logsumexp(0) for d in s])
+
+    torch.testing.assert_close(log_density(process, s, at[1], n), known(at[1]), rtol=0, atol=3e-5)
+    for t in at:  # and for times that differ from row to row, up to what all distances share; 0.2 without fine steps
+        gap = log_density(process, s, t.expand(len(s)), n) - known(t)
+        assert float(gap.max() - gap.min()) < 5e-3
 
 
 @pytest.mark.parametrize("n", [1, 2, 64])
@@ -235,6 +297,23 @@ def test_inverse_steepness_and_level(symbol: Symbol):
     assert float(process.level(number(0.0))) == 0
 
 
+@pytest.mark.parametrize("symbol", [Relativistic(0.0), Mixed(1.0, 0.0)], ids=repr)
+def test_no_mass_is_poisson_flow(symbol: Symbol):
+    process, poisson = df.Subordinated(symbol), df.PFGM()
+    s, t = torch.logspace(-2, 4, 20, dtype=F64), number(0.7)
+    torch.testing.assert_close(log_density(process, s, t, 2), log_density(poisson, s, t, 2), rtol=0, atol=1e-6)
+    assert process.pull(s**2, t, 2) is None
+    assert process.freedom == 1
+
+
+@pytest.mark.parametrize(
+    "process", [df.Fractional(0.3), df.Subordinated(Log()), df.Subordinated(Unnamed(1.0))], ids=repr
+)
+def test_there_is_no_noise_at_time_0(process):
+    x = torch.ones(4, 2, dtype=F64)
+    assert torch.equal(process.perturb(x, number(0.0), seeded(9)), x)
+
+
 def test_sums_and_factors():
     assert Power(0.5) + Power(0.5) == Sum(Power(0.5), Power(0.5))
     assert (Power(0.5) + 2.0 * Power(0.5)).index == 0.5
@@ -273,8 +352,15 @@ def test_bad_parameters_are_refused():
     ):
         with pytest.raises(ValueError, match=words):
             make()
-    with pytest.raises(TypeError, match="frozen value"):
-        check_bernstein(0.5)
+    for wrong in (
+        lambda: check_bernstein(0.5),
+        lambda: df.Subordinated(Power),
+        lambda: Power(1.0) + 1,
+        lambda: Power(1.0) + Log,
+        lambda: Times(2.0, Log),
+    ):
+        with pytest.raises(TypeError, match="frozen value"):
+            wrong()
 
 
 @pytest.mark.parametrize("process", [df.Fractional(0.4), df.Subordinated(Power(1.0) + Power(0.5))], ids=repr)

@@ -11,7 +11,8 @@ import torch
 from scipy import special, stats
 
 import driftfield as df
-from driftfield.process.gig import lag, lag_of_one, log_integral, quantile
+from driftfield.process.base import check_end
+from driftfield.process.gig import lag, lag_of_one, log_integral_gain, quantile
 from driftfield.rng import rows, seeded
 from driftfield.special import log_bessel_k
 
@@ -79,9 +80,37 @@ def test_density_is_bessels(n: int, mass: float):
 
 @pytest.mark.parametrize("nu", [0.3, 0.5, 1.0, 2.7, 33.0, 1536.5])
 def test_integral_of_the_law_is_bessels(nu: float):
-    z = torch.logspace(-8, 5, 60, dtype=F64) * nu
-    known = math.log(2) + nu * z.log() + log_bessel_k(nu, z)
-    torch.testing.assert_close(log_integral(nu, z), known, rtol=1e-9, atol=1e-8)
+    z = torch.logspace(-8, 1, 60, dtype=F64) * nu
+    for rise in (0.5, 10.0, 392.0, 1536.0):
+        known = rise * z.log() + log_bessel_k(nu + rise, z) - log_bessel_k(nu, z)
+        torch.testing.assert_close(log_integral_gain(nu, rise, z), known, rtol=1e-9, atol=1e-8)
+
+
+@pytest.mark.parametrize("mass", [1.0, 1e4, 1e6])
+@pytest.mark.parametrize("level", [0.002, 1.0, 80.0])
+def test_peak_in_the_plane_is_elementary(mass: float, level: float):
+    """`(1 + m t) / (2 pi t^2)`, the closed form of spec genphys 2.3 at its centre, up to `m t = 6e15`."""
+    for process, clock in (
+        (df.Yukawa(mass), 1.0),
+        (df.MixedDiffusionPoisson(0.25 / mass**2, 1.0), 0.5 / mass),  # b / (2 sqrt(a)) = mass
+    ):
+        t = process.time(number(level))
+        r = t / clock
+        known = (mass * r).log1p() - (2 * math.pi * r.square()).log()
+        torch.testing.assert_close(process.log_peak(t, 2), known, rtol=1e-10, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "process",
+    [df.Yukawa(1.0), df.Hyperbolic(3.0, 1.0), df.MixedDiffusionPoisson(1.0, 1.0), df.MixedDiffusionPoisson(0.0, 1.0)],
+    ids=repr,
+)
+def test_there_is_no_noise_at_time_0(process):
+    x, zero = torch.ones(4, 2, dtype=F64), number(0.0)
+    check_end(process)
+    assert process.level(zero) == 0
+    assert torch.equal(process.perturb(x, zero, seeded(9)), x)
+    assert torch.equal(process.perturb(x, torch.zeros(4, dtype=F64), rows(9, 0, 4)), x)
 
 
 @pytest.mark.parametrize("process", [df.Yukawa(1.3), df.Hyperbolic(3.0, 1.2), df.Hyperbolic(0.7, 2.0)], ids=repr)
@@ -366,6 +395,7 @@ def test_bad_parameters_are_refused():
         (lambda: df.Hyperbolic(math.inf, 1.0), "EDM"),
         (lambda: df.MixedDiffusionPoisson(-1.0, 1.0), "finite and >= 0"),
         (lambda: df.MixedDiffusionPoisson(0.0, 0.0), "not both 0"),
+        (lambda: df.MixedDiffusionPoisson(1e-14, 1.0), "take a=0"),
         (lambda: df.Yukawa(levels=(0.0, 1.0)), "above 0"),
         (lambda: df.Yukawa(levels=(2.0, 1.0)), "least < most"),
         (lambda: df.Yukawa().diffuse(torch.zeros(1, 1), number(2.0), number(1.0), seeded(0)), "s <= t"),

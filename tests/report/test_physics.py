@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -20,8 +19,13 @@ DATA = find("swiss-roll").load().train()[0][:300]
 
 
 def test_the_density_of_a_portrait_has_its_mass():
-    """1 on the periodic grid whatever the equation, and for Yukawa `exp(-m t)`."""
-    for equation, mass in ((pde.Poisson(), 1.0), (pde.IdealWave(), 1.0), (pde.Yukawa(2.0), np.exp(-1.0))):
+    """1 on the periodic grid whatever the equation: that of Yukawa, `exp(-m t)`, is divided out."""
+    for equation, mass in (
+        (pde.Poisson(), 1.0),
+        (pde.IdealWave(), 1.0),
+        (pde.Yukawa(2.0), 1.0),
+        (pde.Yukawa(1e4), 1.0),
+    ):
         axis, density, flux = field_of(Portrait.of(equation, DATA, (0.5,)), 0.5)
         cell = float(axis[1] - axis[0]) ** 2
         assert float(density.sum()) * cell == pytest.approx(mass, rel=1e-9)
@@ -45,6 +49,19 @@ def test_only_equations_that_generate_have_trajectories():
     assert heights[0] > heights[1] + 2
 
 
+def test_what_has_died_out_is_still_drawn():
+    """Of mass exp(-1e5) and less: the response and the times come from what is left, not from its share."""
+    of = Portrait.of(pde.Yukawa(200.0), DATA)
+    assert of.pde.total_mass(of.times[0]) == 0
+    assert png(portrait(of), 50).startswith(b"\x89PNG")
+
+
+def test_an_atom_is_drawn_as_a_blob():
+    """The kernel of a bounded symbol is infinite at its source; this took minutes, then drew trajectories of it."""
+    figure = portrait(Portrait.of(pde.Custom(symbol="k**2/(1+k**2)"), DATA, (1.0,)))
+    assert [ax.get_title() for ax in figure.axes][1] == "response to a blob"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(pde.CATALOGUE))
 def test_every_equation_is_drawn(name):
@@ -58,7 +75,10 @@ def test_what_cannot_be_drawn_is_refused():
         Portrait.of(pde.Poisson(), DATA, (1.0, 0.5))
     with pytest.raises(ValueError, match="six times fit"):
         Portrait.of(pde.Poisson(), DATA, (1, 2, 3, 4, 5, 6, 7))
-    with pytest.raises(ValueError, match="neither fade nor travel"):
+    for never in (float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="times must increase from above 0 and be finite"):
+            Portrait.of(pde.Poisson(), DATA, (1.0, never))
+    with pytest.raises(ValueError, match="grow under this equation"):
         Portrait.of(pde.Custom(dispersion="I*k**2"), DATA)
     assert plain("phi_tt + lap(phi) - m^2 phi = 0") == "∂ₜ²φ + ∇²φ - m² φ = 0"
 

@@ -9,9 +9,14 @@ import pytest
 import torch
 
 from driftfield.data.digits import Digits
+from driftfield.data.toys import EightGaussians
 from driftfield.objective.base import Batch
+from driftfield.objective.poisson import PoissonField
 from driftfield.objective.stable import StableTarget
+from driftfield.plain import Build
+from driftfield.recipe import Recipe
 from driftfield.rng import seeded
+from driftfield.train.held import judged, losses_by_level
 from driftfield.train.loop import train
 
 from ..workers import together
@@ -99,6 +104,30 @@ def test_a_piece_is_the_first_of_its_reference():
         assert torch.equal(batch.reference_cond, label)
         assert torch.equal(batch.x, x[:8])
         assert torch.equal(batch.cond, label[:8])
+
+
+@pytest.mark.parametrize("reference", [64, 600])
+def test_held_out_losses_have_one_reference_whatever_the_batch(reference):
+    """A denoiser that knows the field of the column, and of training data up to the reference, has no loss at all."""
+    data = EightGaussians()
+    source = data.load()
+    network = Build("driftfield.network.mlp:MLP", {})
+    recipe = Recipe(data, network, PoissonField(reference=reference)).resolved(source.info)
+    held, drawn, more = judged(source, 0, reference)
+    assert len(held[0]) == len(drawn[0]) == 512
+    n = max(512, reference)
+    assert len(more[0]) == n
+    charges, labels = torch.cat((held[0], more[0]))[:n], torch.cat((held[1], more[1]))[:n]
+
+    def exact(x, z, cond=None, field=False):
+        return recipe.objective.target(x, z, charges, labels, cond)
+
+    for batch in (64, 256):
+        sized = replace(recipe, training=replace(recipe.training, batch=batch))
+        losses = losses_by_level(sized, exact, (held, held, more), torch.device("cpu"))
+        assert max(losses.held) < 1e-10
+        assert losses.train == pytest.approx(losses.held, abs=1e-10)
+    assert len(judged(source, 0, 0)) == 2
 
 
 def test_a_batch_is_cut_from_its_reference():

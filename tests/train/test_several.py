@@ -296,7 +296,7 @@ def test_torchrun_ends_a_job_with_one_clear_sentence_and_the_same_command_resume
     env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
     def command(folder):
-        train = ["train", "digits", "--run", str(folder), "--steps", "30", "--cpu", "--json", *options]
+        train = ["train", "digits", "--run", str(folder), "--steps", "100", "--cpu", "--json", *options]
         return [sys.executable, "-m", *name, *train]
 
     with subprocess.Popen(command(tmp_path / "a"), stdout=-1, stderr=-1, text=True, env=env, cwd=ROOT) as job:
@@ -313,5 +313,5 @@ def test_torchrun_ends_a_job_with_one_clear_sentence_and_the_same_command_resume
     for folder in (tmp_path / "a", tmp_path / "b"):
         done = subprocess.run(command(folder), capture_output=True, text=True, env=env, cwd=ROOT)
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout.splitlines()[-1])["step"] == 30
+        assert json.loads(done.stdout.splitlines()[-1])["step"] == 100
     assert_same_files(tmp_path / "a", tmp_path / "b")

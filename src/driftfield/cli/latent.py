@@ -22,7 +22,7 @@ def latent(
     atol: Annotated[float, typer.Option(help="Absolute tolerance of a step")] = 1e-5,
     nfe: Annotated[int, typer.Option(help="Most network evaluations per item, one way")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the choice of items")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Files to write, .npz and .png [RUN/latents]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Files to write [RUN/latents, between or temperatures]")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there")] = False,
     data: Annotated[str | None, typer.Option(help="Where the data are, if they have moved")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [cuda if there is one]")] = None,

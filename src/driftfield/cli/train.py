@@ -89,7 +89,8 @@ def train(
     else:
         if proposal is not None:
             print(f"Proposed from the data ({folder / FILE} will say why):", file=sys.stderr)
-            print("".join(f"  {name} {value}\n" for name, value in proposal.values().items()), end="", file=sys.stderr)
+            values = proposal.kept(chosen).items()
+            print("".join(f"  {name} {value}\n" for name, value in values), end="", file=sys.stderr)
         with training_bar() as watch:
             made = follow(chosen, source, folder, noting(watch), warn, device, fsdp, to)
         total = made.recipe.training.steps

@@ -20,7 +20,6 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from scipy.io import wavfile
-from scipy.signal import resample_poly
 
 from .base import Data, Info, Source
 from .folder import classes_of, files_in
@@ -144,6 +143,8 @@ def _fitting(file: Path, data: Audio) -> tuple[int, Wave]:
             raise ValueError(f"{file} has {len(wave)} channels, of which no two are asked; give channels=1")
         wave = wave.repeat(2, axis=0)
     if data.rate is not None and data.rate != rate:
+        from scipy.signal import resample_poly  # takes a second to import
+
         common = gcd(data.rate, rate)
         wave, rate = resample_poly(wave, data.rate // common, rate // common, axis=1), data.rate
     if data.length is not None:

@@ -29,7 +29,8 @@ class FieldNetwork(Learned):
     or from `a = |v_x| / sqrt(N)` by solving `a = e / (sqrt(e^2 + z^2) + gamma)`. An error `d` of each component of `v`
     costs them the relative errors `d (e + gamma) / (z sqrt(N))` and `d (e + gamma)^2 / (e gamma sqrt(N))`, so the
     second is the better one where `1 / z > 1 / e + 1 / gamma`: below `z_sub`, which is `gamma` unless given, and 0 for
-    never.
+    never. What each makes of `v_z` is averaged with weights like the inverse squares of these errors, `z^2` and
+    `z_sub^2`: the flow is smooth in `z`, so that it can be followed both ways.
 
     No posterior mean lies farther from the centre than the data do, so `e` is at most `|x|` plus their greatest norm,
     of which 4 times the root mean square is taken; this bounds `v_z` away from 0, and `a` from 1. An output that no
@@ -88,9 +89,10 @@ class FieldNetwork(Learned):
         root, g = math.sqrt(x[0].numel()), self.gamma
         most = flat(x).norm(dim=1) + _REACH * root * self.sigma_data
         longest = (most.square() + z.square()).sqrt() + g
-        by_z = z / torch.minimum(torch.maximum(-v_z, root * z / longest), root * z / (z + g))
+        by_z = torch.minimum(torch.maximum(-v_z / z, root / longest), root / (z + g))
         square, top = flat(v_x).square().mean(1), (most / longest).square()
         kept = torch.minimum(square, top)  # a^2
         by_norm = (g + (kept * g**2 + (1 - kept) * z.square()).sqrt()) / (1 - kept) / root
         by_norm = by_norm * (top / torch.maximum(square, top)).sqrt()
-        return -expand(torch.where(z < self.z_sub, by_norm, by_z), x) * v_x
+        share = 1 / (1 + (z / self.z_sub).square())
+        return -expand(1 / (share / by_norm + (1 - share) * by_z), x) * v_x

@@ -22,6 +22,7 @@ M = TypeVar("M", bound=nn.Module)
 L = TypeVar("L", bound=Learned)
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 GROUP = 32  # weights that share a scale at 4 bits
+_SLACK = 2  # units of rounding within which a weight is a value of its grid
 
 
 @dataclass(frozen=True)
@@ -73,17 +74,22 @@ def affine(weight: Tensor, bits: int) -> Tensor:
     """The weight moved to the nearest of `2^bits` evenly spaced values from about its least to about its largest.
 
     The step is `(largest - least) / (2^bits - 1)` and one of the values is 0, whose number is rounded down: a weight
-    moves by at most half a step, or by less than one step at the ends. A tensor of one value stays. As published, the
-    range is not made to hold 0: where all values have one sign, those beyond it are clipped.
+    moves by at most half a step, or by less than one step at the ends. A number that is whole but for the rounding of
+    the weights is not rounded down, and what is such a grid from end to end, 0 on it, stays bit for bit; so does a
+    tensor of one value. As published, the range is not made to hold 0: where all values have one sign, those beyond it
+    are clipped.
     Raises: ValueError for fewer than 1 bit or more than 16.
     Source: Xu et al. 2023, Sec. 6.2 and code. [xu2023pfgmpp]
     """
     if not 1 <= bits <= 16:
         raise ValueError(f"weights are rounded to 1 to 16 bits, got bits={bits}")
-    least, most, top = weight.amin(), weight.amax(), 2**bits - 1
+    exact, top, rounding = weight.double(), 2**bits - 1, torch.finfo(weight.dtype).eps
+    least, most = exact.amin(), exact.amax()
     step = (most - least) / top
-    zero = (-least / step).clamp(0, top).trunc()
-    return torch.where(step > 0, step * ((zero + weight / step).clamp(0, top).round() - zero), weight)
+    zero = (-least / step + _SLACK * rounding * top).clamp(0, top).floor()
+    made = step * ((zero + exact / step).clamp(0, top).round() - zero)
+    stays = (step == 0) | ((made - exact).abs() <= _SLACK * rounding * exact.abs()).all()
+    return torch.where(stays, weight, made.to(weight.dtype))
 
 
 def rounded(denoiser: L, bits: int, shape: Sequence[int]) -> L:
@@ -105,7 +111,7 @@ def rounded(denoiser: L, bits: int, shape: Sequence[int]) -> L:
     hooks = [layer.register_forward_pre_hook(note) for layer in layers]
     first = next(made.parameters())
     with torch.no_grad():
-        made(first.new_zeros(1, *shape), torch.ones((), dtype=torch.float64), None)
+        made(made.process.lift(first.new_zeros(1, *shape)), torch.ones((), dtype=torch.float64), None)
     for hook in hooks:
         hook.remove()
     full, grid = math.prod(shape[1:]), len(shape) > 1

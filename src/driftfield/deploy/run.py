@@ -80,6 +80,6 @@ def _losses(recipe: Recipe, before: Learned, after: Learned) -> tuple[tuple[floa
         return None, str(error)
     if not alike(source.info, recipe.info):
         return None, "the data are not those that the run was trained on"
-    sets, cpu = judged(source, recipe.training.seed), torch.device("cpu")
+    sets, cpu = judged(source, recipe.training.seed, recipe.objective.reference), torch.device("cpu")
     a, b = (losses_by_level(recipe, model, sets, cpu).held_mean for model in (before, after))
     return (a, b), ""

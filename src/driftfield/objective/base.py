@@ -21,7 +21,7 @@ from .reveal import Reveal
 class Batch:
     """Clean data `x` `(b, *data)`, what they are conditioned on, and the data that some objectives compare them with.
 
-    `reference` is `(n, *data)`, conditioned on `reference_cond`, and its first `b` items are `x` itself.
+    `reference` is `(n, *data)`, conditioned on `reference_cond`; in training its first `b` items are `x` itself.
     """
 
     x: Tensor
@@ -65,8 +65,11 @@ class Regression(Objective):
     reveal: Reveal | None = None
 
     @abstractmethod
-    def at(self, denoiser: Any, x0: Tensor, t: Tensor, cond: Any, rng: Rng) -> Tensor:
-        """Losses `(b,)` of a denoiser at given times `(b,)`."""
+    def at(self, denoiser: Any, batch: Batch, t: Tensor, rng: Rng) -> Tensor:
+        """Losses `(b,)` of a denoiser at given times `(b,)`, each sample's the same whatever else is in the batch.
+
+        The batch's `reference`, where `Objective.reference` is not 0, is one for all batches that are to be compared.
+        """
 
     @abstractmethod
     def resolved(self, sigma_data: float, shape: Sequence[int]) -> Self:

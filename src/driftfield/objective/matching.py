@@ -84,9 +84,9 @@ class Matching(Regression):
             cond = cond._replace(mask=self.reveal(x0, rng))
         return x0, None if all(c is None for c in cond) else cond
 
-    def at(self, denoiser: Any, x0: Tensor, t: Tensor, cond: Any, rng: Rng) -> Tensor:
+    def at(self, denoiser: Any, batch: Batch, t: Tensor, rng: Rng) -> Tensor:
         """Losses `(b,)` at given times `(b,)`, each sample against its own target, so comparable whatever the goal."""
-        return self._losses(denoiser, x0, t, cond, rng, None)
+        return self._losses(denoiser, batch.x, t, batch.cond, rng, None)
 
     def _losses(self, denoiser: Any, x0: Tensor, t: Tensor, cond: Any, rng: Rng, batch: Batch | None) -> Tensor:
         mask = None

@@ -43,8 +43,9 @@ class PoissonField(Regression):
     to be `N s^2` (they should be centred): `sigma = 0.02 s`, `gamma = 0.1 sqrt(N) s`, and
     `M = 3/4 ln(N s^2 / (2 sqrt(N) sigma^2)) / ln(1 + tau)`. A process with the default span and no clip gets
     `span = (0.002 s, sqrt(2 / pi) sigma (1 + tau)^M)` and `clip = sqrt(N) sigma (1 + tau)^M`, the means of `z` and of
-    `|x - x_0|` at the greatest `m`. `z_sub` is that of `FieldNetwork`. Published for CIFAR-10 in [-1, 1]: `sigma` 0.01,
-    `tau` 0.03, `M` 291, `gamma` 5, `z` up to 40, `clip` 3000, a reference of 4096 for batches of 128.
+    `|x - x_0|` at the greatest `m`; `PFGM(clip=inf)` keeps its span, and its prior whole. `z_sub` is that of
+    `FieldNetwork`. Published for CIFAR-10 in [-1, 1]: `sigma` 0.01, `tau` 0.03, `M` 291, `gamma` 5, `z` up to 40,
+    `clip` 3000, a reference of 4096 for batches of 128.
 
     Raises: ValueError for parameters out of range; TypeError for a process other than PFGM.
     Source: Xu et al. 2022, Alg. 1 and 2, App. B.1.1. [xu2022pfgm]
@@ -115,27 +116,22 @@ class PoissonField(Regression):
 
     def __call__(self, models: Mapping[str, Any], batch: Batch, rng: Rng) -> Tensor:
         """Losses `(b,)` of `models["denoiser"]`, a `FieldNetwork`; the batch carries its reference."""
-        if batch.reference is None:
-            raise ValueError(
-                "PoissonField needs the reference of the batch; Batch.of(x, label, b, reference) makes one"
-            )
-        label = condition(batch.cond).label
+        reference, label, labels = _charges(batch)
         if label is not None and self.label_dropout > 0:
             keep = uniform(torch.empty(len(batch.x), device=batch.x.device), rng) >= self.label_dropout
             label = torch.where(keep, label, -1)
         z, scale = self._draw(batch.x, rng)
         x = batch.x + expand(scale, batch.x) * normal(batch.x, rng)
-        labels = condition(batch.reference_cond).label
-        return self._losses(models["denoiser"], x, z, label, batch.reference, labels)
+        return self._losses(models["denoiser"], x, z, label, reference, labels)
 
     def times(self, process: Process, like: Tensor, rng: Rng) -> Tensor:
         """One `z` per row of `like`, `(B,)`, from their law in training."""
         return self._draw(like, rng)[0]
 
-    def at(self, denoiser: Any, x0: Tensor, t: Tensor, cond: Any, rng: Rng) -> Tensor:
-        """Losses `(b,)` at given times `(b,)`, each from the exact law there; the charges are the sources alone."""
-        label = condition(cond).label
-        return self._losses(denoiser, self.process.perturb(x0, t, rng), t, label, x0, label)
+    def at(self, denoiser: Any, batch: Batch, t: Tensor, rng: Rng) -> Tensor:
+        """Losses `(b,)` at given times `(b,)`, each from the exact law there; the charges are the batch's reference."""
+        reference, label, labels = _charges(batch)
+        return self._losses(denoiser, self.process.perturb(batch.x, t, rng), t, label, reference, labels)
 
     def target(self, x: Tensor, z: Tensor, reference: Tensor, labels: Tensor | None = None, cond: Any = None) -> Tensor:
         """The `v` of the charges `reference` at `x` `(B, *data)` and `z` `(B,)`: `(B, N + 1)`.
@@ -172,3 +168,10 @@ class PoissonField(Regression):
         if None in found:
             raise ValueError(f"PoissonField needs {names[found.index(None)]}; resolved(sigma_data, shape) fills it in")
         return found
+
+
+def _charges(batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The reference of a batch, the class labels of its rows, and those of the reference."""
+    if batch.reference is None:
+        raise ValueError("PoissonField needs the reference of the batch; Batch.of(x, label, b, reference) makes one")
+    return batch.reference, condition(batch.cond).label, condition(batch.reference_cond).label

@@ -32,12 +32,20 @@ class RateMatching(Objective):
 
     def __call__(self, models: Mapping[str, Any], batch: Batch, rng: Rng) -> Tensor:
         """Losses `(b,)` of `models["rate"]`; the batch carries clean data and their class labels, if any."""
+        if not isinstance(self.process, Isotropic):
+            raise self._refuse()
         x0, cond = batch.x, condition(batch.cond)
         t = self.times(self.process, x0, rng)
         x = self.process.perturb(x0, t, rng)
         rate = self.process.rate(flat(x - x0).square().sum(1), t, flat(x).shape[1])
         if rate is None:
-            raise TypeError(f"{type(self.process).__name__} keeps its mass: it has no births or deaths to learn")
+            raise self._refuse()
         error = models["rate"](x, t, None if all(c is None for c in cond) else cond) - rate
         losses: Tensor = (t * error).square()
         return losses
+
+    def _refuse(self) -> TypeError:
+        return TypeError(
+            f"{type(self.process).__name__} keeps its mass: it has no births or deaths to learn; take a process that "
+            "has, df.ScreenedPoisson() or df.Helmholtz()"
+        )

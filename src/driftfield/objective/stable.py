@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from ..denoise.empirical import Empirical
+from ..linear import flat
 from ..network.embed import Condition, condition
+from ..process.base import SCRATCH
 from .base import Batch
 from .matching import Matching
 
@@ -21,8 +26,9 @@ class StableTarget(Matching):
     The data are drawn afresh for every piece of a batch (so for every process, and every part of an accumulated batch)
     and contain it. Because they do, the target is the mean of the sample's own one given all that was drawn: it has
     the same mean at every size of the reference and a variance that falls with it, from `Matching`'s at a size of 1.
-    For every process that `Empirical` knows: isotropic and Gaussian ones, at any D. Memory and time: those of
-    `Empirical` on the reference. The fields beside `reference` are those of `Matching`.
+    For every process: by `Empirical` for isotropic and Gaussian ones, at any D, whose memory and time on the reference
+    it takes; by `log_kernel` and a target for every pair of a row and a datum, some at a time, for all others, such as
+    `DissipativeWave`. The fields beside `reference` are those of `Matching`.
 
     The means agree only among data on which the network is told the same. A row is therefore compared with data of its
     own class, a row that lost its label with all data, as it is an even sample of them; where some data have no label
@@ -44,11 +50,11 @@ class StableTarget(Matching):
         if self.reveal is not None:
             raise ValueError(
                 "reveal tells the network of each row what holds of no other, so a stable target would be the row's "
-                "own; use Matching, or set reveal to none where no values are missing"
+                "own; use Matching, or where no values are missing StableTarget(reveal=none)"
             )
 
     def goal(self, x: Tensor, t: Tensor, x0: Tensor, cond: Condition, batch: Batch) -> Tensor:
-        """The mean of the reference's targets given `x_t = x`, shaped and typed like `x0`; exact as `Empirical` is."""
+        """The mean of the reference's targets given `x_t = x`, shaped and typed like `x0`: exact, as `Empirical` is."""
         data, labels, group = _groups(cond, batch)
         if self.augment is None:
             return self._mean(data, labels)(x, t, group)
@@ -60,8 +66,23 @@ class StableTarget(Matching):
             y = y.index_copy(0, rows, self._mean(data.flip(axes), labels)(x[rows], t[rows], part))
         return y
 
-    def _mean(self, data: Tensor, labels: Tensor | None) -> Empirical:
-        return Empirical(cast(Any, self.process), data, labels)
+    def _mean(self, data: Tensor, labels: Tensor | None) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+        try:
+            return Empirical(cast(Any, self.process), data, labels)
+        except TypeError:  # neither isotropic nor Gaussian
+            return partial(self._weighed, data, labels)
+
+    def _weighed(self, data: Tensor, labels: Tensor | None, x: Tensor, t: Tensor, group: Tensor | None) -> Tensor:
+        log, b = self.process.log_kernel(x, t, data).double(), len(x)
+        if group is not None:
+            log = log.where((group[:, None] < 0) | (group[:, None] == labels), -math.inf)
+        size = max(1, SCRATCH // max(1, x.numel()))
+        mean: Tensor | float = 0.0
+        for part, weight in zip(torch.split(data, size), torch.split(log.softmax(1), size, 1), strict=True):
+            m = len(part)
+            rows = x.repeat_interleave(m, 0), t.repeat_interleave(m), part.repeat(b, *[1] * (part.ndim - 1))
+            mean = mean + (weight[:, None] @ flat(self.process.target(*rows)).double().reshape(b, m, -1))[:, 0]
+        return cast(Tensor, mean).to(data.dtype).reshape(b, *data.shape[1:])
 
 
 def _groups(cond: Condition, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:

@@ -101,6 +101,10 @@ class PDE(ABC):
         The potential's may be infinite at `k = 0`. With data as sources they multiply the transform of the data.
         """
 
+    def scaled(self, k: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        """`spectrum` up to a factor of `t` alone. A hook: for a mass that leaves the range of numbers."""
+        return self.spectrum(k, t)
+
     @abstractmethod
     def response(self, s: Tensor, t: float, n: int) -> Green:
         """`green` for arguments that have been checked, in float64."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..process.base import Process
 from .base import Flow, Judgement
-from .dispersion import DECADES, bernstein, forgets_at, numerical, parsed, solved, symbols
+from .dispersion import DECADES, bernstein, forgets_at, numerical, parsed, settles, solved, symbols
 from .formula import Formula
 from .parabolic import Fading
 
@@ -38,6 +38,7 @@ class Custom(Fading):
     dispersion: Any = None
     name: ClassVar[str] = "custom"
     _branches: tuple[Any, ...] = field(init=False, repr=False, compare=False)
+    _rest: complex = field(init=False, repr=False, compare=False)  # omega(0); NaN where it is not finite
     _judged: Judgement = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -47,7 +48,8 @@ class Custom(Fading):
         kept = [i for i, b in enumerate(found) if forgets_at(_exact(b), 3 if _is_function(b) else DECADES)]
         order = [*kept[:1], *(i for i in range(len(found)) if i not in kept[:1])]
         object.__setattr__(self, "_branches", tuple(found[i] for i in order))
-        object.__setattr__(self, "_judged", _judged(self._branches[0], bool(kept)))
+        object.__setattr__(self, "_rest", _rest(self._branches[0]))
+        object.__setattr__(self, "_judged", _judged(self._branches[0], self._rest, bool(kept)))
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -78,13 +80,15 @@ class Custom(Fading):
         )
 
     def _relative(self, k: Tensor) -> Tensor:
-        """`omega(k) - omega(0)` of the branch that is kept."""
-        return self.omega(k)[0] - self.omega(torch.full((), 1e-150, dtype=torch.float64))[0]
+        """`omega(k) - omega(0)` of the branch that is kept. Raises: ValueError where `omega(0)` is not finite."""
+        if self._rest != self._rest:
+            raise ValueError(f"the custom equation has no density to compute: {self.reason}")
+        return self.omega(k)[0] - self._rest
 
     @property
     def sharp(self) -> bool:  # type: ignore[override]
-        """Whether the branch that is kept oscillates: it may then travel in fronts."""
-        return not self.additive
+        """Whether the branch that is kept oscillates, so that it may travel in fronts, or is bounded: an atom stays."""
+        return not self.additive or _bounded(self._branches[0])
 
     @property
     def additive(self) -> bool:  # type: ignore[override]
@@ -176,17 +180,37 @@ def _exact(branch: Any) -> Callable[[Any], Any]:
     return found
 
 
-def _judged(branch: Any, fades: bool) -> Judgement:
+def _settles(branch: Any, upward: bool) -> bool:
+    return settles(_exact(branch), upward, *((4, 1e-13) if _is_function(branch) else (150, 1e-50)))
+
+
+def _bounded(branch: Any) -> bool:
+    return _settles(branch, upward=True)
+
+
+def _rest(branch: Any) -> complex:
+    """`omega(0)`, NaN where there is no finite limit."""
+    if not _settles(branch, upward=False):
+        return complex("nan")
+    with mpmath.workdps(60):
+        return complex(_exact(branch)(mpmath.mpf(10) ** (-16 if _is_function(branch) else -600)))
+
+
+def _judged(branch: Any, rest: complex, fades: bool) -> Judgement:
     """The verdict on the branch that is kept."""
+    if rest != rest:
+        return Judgement("no", "", "Omega(k) has no finite limit as k goes to 0, so that the mass has no value")
     if not fades:
         return Judgement(
             "no", "", "no branch of its dispersion relation fades: Im omega(k) < Im omega(0) fails at some k > 0"
         )
-    exact = _exact(branch)
-    rest = exact(mpmath.mpf(10) ** -60)
-    symbol = lambda k: 1j * (exact(k) - rest)
+    by_hand, exact = _is_function(branch), _exact(branch)
+    least = exact(mpmath.mpf(10) ** -60)
+    symbol = lambda k: 1j * (exact(k) - least)
     # a function in float64 bears fewer differences, each with its rounding
-    wrong = bernstein(symbol, 5, 25, 1e-13) if _is_function(branch) else bernstein(symbol)
+    wrong = bernstein(symbol, 5, 25, 1e-13) if by_hand else bernstein(symbol)
     if wrong is not None:
         return Judgement("no", "", f"it forgets the data, but its kernel is no density in every dimension: {wrong}")
+    if _bounded(branch):
+        return Judgement("no", "", "Omega(k) is bounded as k grows, so that an atom stays at each datum: no density")
     return Judgement("yes", "", "every mode fades, and the exponent passes the test of a Bernstein function of k^2")

@@ -7,6 +7,7 @@ constant one, and the overlap of the densities of any two sources goes to 1.
 from __future__ import annotations
 
 import ast
+import math
 import operator
 from collections.abc import Callable
 from functools import lru_cache
@@ -24,6 +25,11 @@ _BINARY: dict[type, Callable[[Any, Any], Any]] = {
     ast.Div: operator.truediv,
     ast.Pow: operator.pow,
 }
+_LONGEST, _DEEPEST, _PARTS = 1000, 50, 300  # characters of a formula, levels, and parts with powers written out
+_LARGEST = 10**300  # number in a formula, above and below the line
+_HIGHEST = 12  # degree in w of a relation that is solved
+_STEEP = ("exp", "sinh", "cosh")
+_SENSITIVE = (*_STEEP, "sin", "cos", "tan", "tanh")  # functions that need all digits before the point
 _DIGITS = 60  # of the arithmetic of the numerical tests: nothing is lost to cancellation
 DECADES = 6  # of wavenumbers, on either side of 1, that the numerical tests look at
 
@@ -38,20 +44,68 @@ def symbols() -> dict[str, sympy.Symbol]:
 def parsed(text: str) -> sympy.Expr:
     """The formula `text` in sympy: numbers, `k` (and `w`, the frequency), `I`, `pi`, `+ - * / **` and functions.
 
-    Nothing is executed: only these are understood. Raises: ValueError for anything else, naming it.
+    Nothing is executed: only these are understood.
+    Raises: ValueError for anything else, naming it; and for what would take forever: more than 1000 characters, 50
+            levels or 300 parts (powers written out as products), numbers beyond 1e300, exponentials of exponentials.
     """
+    if len(text) > _LONGEST:
+        raise ValueError(f"a formula has up to {_LONGEST} characters, got {len(text)}; simplify it: {text[:40]!r}...")
     try:
         tree = ast.parse(text.strip().replace("^", "**"), mode="eval").body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ValueError(f"{text!r} is not a formula in k, such as 'k**2' or 'sqrt(k**2 + 1) - 1'") from None
+    parts = _parts(tree, text)
+    if parts > _PARTS:
+        raise ValueError(f"{text!r} has {parts:g} parts with its powers written out as products, more than {_PARTS}")
     found = _expression(tree, text)
     if not isinstance(found, sympy.Expr) or found.has(sympy.zoo, sympy.nan, sympy.oo):
         raise ValueError(f"{text!r} is not a finite formula in k")
+    if any(max(abs(number.p), number.q) > _LARGEST for number in found.atoms(sympy.Rational)):
+        raise ValueError(f"{text!r} has numbers beyond 1e300, which cannot be computed with; choose other units")
     return found
 
 
+def _parts(node: ast.AST, text: str, depth: int = 0) -> float:
+    """How many parts a formula has once its powers are written out: known before anything is computed."""
+    if depth > _DEEPEST:
+        raise ValueError(f"a formula nests up to {_DEEPEST} levels (a sum: as many terms); simplify {text[:40]!r}...")
+    parts = [_parts(c, text, depth + 1) for c in ast.iter_child_nodes(node) if isinstance(c, ast.expr)]
+    inner: ast.AST | None = None  # of which all digits before the point are needed
+    match node:
+        case ast.BinOp(op=ast.Pow(), right=exponent) if not _varies(exponent) and parts[1] <= _PARTS:
+            return parts[0] * max(1.0, _size(_expression(exponent, text))) + parts[1]
+        case ast.BinOp(op=ast.Pow(), right=exponent):
+            inner = exponent
+        case ast.Call(func=ast.Name(id=name), args=[argument]) if name in _SENSITIVE:
+            inner = argument
+    if inner is not None and any(map(_explodes, ast.walk(inner))):
+        raise ValueError(f"{text!r} has an exponential inside another function, which is out of the range of numbers")
+    return 1 + sum(parts)
+
+
+def _varies(node: ast.AST) -> bool:
+    return any(isinstance(n, ast.Name) and n.id in ("k", "w") for n in ast.walk(node))
+
+
+def _explodes(node: ast.AST) -> bool:
+    match node:
+        case ast.BinOp(op=ast.Pow(), right=exponent):
+            return _varies(exponent)
+        case ast.Call(func=ast.Name(id=name)):
+            return name in _STEEP
+    return False
+
+
+def _size(number: Any) -> float:
+    try:
+        return abs(float(abs(number)))
+    except (TypeError, OverflowError):  # what has no size in range, or is no number
+        return math.inf
+
+
 def _expression(node: ast.AST, text: str) -> Any:
-    names: dict[str, Any] = {"k": symbols()["k"], "w": symbols()["w"], "I": sympy.I, "i": sympy.I, "pi": sympy.pi}
+    names: dict[str, Any] = {"k": symbols()["k"], "w": symbols()["w"], "I": sympy.I, "i": sympy.I}
+    names |= {"pi": sympy.pi, "E": sympy.E}
     match node:
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
             return sympy.nsimplify(number, rational=True)
@@ -70,12 +124,18 @@ def _expression(node: ast.AST, text: str) -> Any:
 
 
 def solved(relation: sympy.Expr) -> tuple[sympy.Expr, ...]:
-    """The branches `w = omega(k)` of `relation = 0`. Raises: ValueError where sympy finds none."""
+    """The branches `w = omega(k)` of `relation = 0`. Raises: ValueError where sympy finds none, or would take long."""
     w = symbols()["w"]
     try:
-        roots = sympy.roots(sympy.Poly(relation, w)) or {}
+        polynomial = sympy.Poly(relation, w)
     except sympy.PolynomialError:
-        roots = {}
+        polynomial = sympy.Poly(0, w)
+    if polynomial.degree() > _HIGHEST:
+        raise ValueError(
+            f"{relation} = 0 is of degree {polynomial.degree()} in w, and is solved up to {_HIGHEST}; give the "
+            "branches omega(k) themselves"
+        )
+    roots = sympy.roots(polynomial) if polynomial else {}
     found = tuple(sympy.simplify(root) for root in roots)
     if not found:
         raise ValueError(f"{relation} = 0 cannot be solved for w by formulas; give the branches omega(k) themselves")
@@ -130,6 +190,18 @@ def _sign(expression: sympy.Expr) -> int | None:
         if e.is_positive:
             return 1
     return None
+
+
+def settles(omega: Callable[[Any], Any], upward: bool, first: float, rounding: float) -> bool:
+    """Whether `omega` has a finite limit, by its values as the exponent of `k` doubles from `10^first`, or `10^-first`.
+
+    Their differences halve at least, also for a limit reached as slowly as `1 / log k`; to a logarithm of a logarithm
+    they stay as they are. In 60-digit arithmetic, with a relative error of `omega` up to `rounding`.
+    """
+    with mpmath.workdps(_DIGITS):
+        exponents = [mpmath.mpf(first) * 2**j * (1 if upward else -1) for j in range(3)]
+        early, middle, late = (omega(mpmath.mpf(10) ** e) for e in exponents)
+        return bool(abs(late - middle) <= 0.7 * abs(middle - early) + rounding * abs(late))
 
 
 def forgets_at(omega: Callable[[Any], Any], decades: int = DECADES, points: int = 97) -> bool:

@@ -91,19 +91,24 @@ def time_at(pde: PDE, distance: float, width: float) -> float:
     """About when the density of a source has spread over `distance`: the mode of that length has fallen to 1 / e.
 
     Where it does not fall, when waves from a blob of deviation `width` have travelled so far.
-    Raises: ValueError where it does neither.
+    Raises: ValueError where it does neither, or grows.
     """
-    k = torch.tensor(1 / distance, dtype=torch.float64)
+    k = torch.tensor([1 / distance, 0.0], dtype=torch.float64)
 
     def share(t: float) -> float:
-        return float(pde.spectrum(k, t)[1].abs()) / abs(pde.total_mass(t))
+        mode, mass = pde.scaled(k, t)[1].abs().tolist()
+        return float(mode / mass)
 
-    times = np.geomspace(1e-9, 1e9, 361)
+    times = np.geomspace(1e-9, 1e19, 561)
     for low, high in pairwise(times.tolist()):
         if share(high) <= math.exp(-1):
             return float(brentq(lambda t: share(t) - math.exp(-1), low, high))
     ahead, behind = pde.omega(torch.tensor((0.505 / width, 0.495 / width), dtype=torch.float64))[0].real
     speed = abs((ahead - behind).item()) * width / 0.01
+    if speed == 0 and share(1.0) > 1:
+        raise ValueError(
+            f"waves of length {distance:g} grow under this equation ({pde.pde}), so that no data fade in it"
+        )
     if speed == 0:
         raise ValueError(f"waves of length {distance:g} neither fade nor travel under this equation ({pde.pde})")
     return float(distance / speed)
@@ -113,7 +118,7 @@ def simulate(pde: PDE, density: Tensor, t: float, side: float) -> Fluid:
     """The density and the flux at `t > 0` of data with `density` `(X, Y)` on a periodic square of width `side`.
 
     Exact for the periodic problem up to the grid's resolution, of any equation, generative or not. The Schroedinger
-    equation starts from the wave `sqrt(density)` at rest.
+    equation starts from the wave `sqrt(density)` at rest; where particles die, what is left is scaled as `PDE.scaled`.
     Raises: ValueError for a density that is negative or not on a square grid, and for an equation whose waves grow.
     """
     if density.ndim != 2 or density.shape[0] != density.shape[1] or not bool((density >= 0).all()):
@@ -125,7 +130,7 @@ def simulate(pde: PDE, density: Tensor, t: float, side: float) -> Fluid:
     one = 2 * math.pi * torch.fft.fftfreq(len(density), side / len(density), dtype=torch.float64)
     axes = torch.stack(torch.meshgrid(one, one, indexing="ij"))
     k = axes.square().sum(0).sqrt()
-    phi_hat, p_hat = pde.spectrum(k, t)
+    phi_hat, p_hat = pde.scaled(k, t)
     if not bool(p_hat.abs().max() <= 1e3):
         raise ValueError(f"waves of this equation grow without bound ({pde.pde}), so it has no forward problem to draw")
     quantum = isinstance(pde, Schrodinger)

@@ -24,8 +24,7 @@ def check_bernstein(symbol: Symbol) -> None:
     The first 8 derivatives are looked at, at 121 points from 1e-12 to 1e12, which a function that is not Bernstein can
     pass only by little.
     """
-    if not hasattr(symbol, "steepness"):
-        raise TypeError(f"a symbol is a frozen value such as Power(0.5) or Log(), got {symbol!r}")
+    check_value(symbol)
     lam = torch.logspace(-12, 12, 121, dtype=torch.float64)
     circle = torch.exp(2j * math.pi * torch.arange(32, dtype=torch.float64) / 32)
     around = symbol(lam[:, None] * (1 + circle / 2))
@@ -49,6 +48,12 @@ def check_bernstein(symbol: Symbol) -> None:
             f"{symbol} is bounded by {end:.4g}, so a share of the data is never moved and there is no density; add a "
             "symbol that grows, such as Power(1.0)"
         )
+
+
+def check_value(symbol: object) -> None:
+    """Raise a TypeError unless `symbol` is a symbol: a value, not its class."""
+    if isinstance(symbol, type) or not hasattr(symbol, "steepness"):
+        raise TypeError(f"a symbol is a frozen value such as Power(0.5) or Log(), got {symbol!r}")
 
 
 def numpy_of(function: Callable[[Tensor], Tensor], lam: Array) -> Array:

@@ -36,8 +36,7 @@ class Curves:
             i = i + count * torch.arange(rows, device=u.device).view(-1, *[1] * (u.ndim - 1))
         flat = self.knots.reshape(-1, 2)
         (left, a), (right, b) = flat[i].unbind(-1), flat[i + 1].unbind(-1)
-        rise = right - left
-        bent = left + w * (rise + (1 - w) * ((1 - w) * (a - rise) + w * (rise - b)))
+        bent = _bent(left, a, right, b, w)
         last = self.knots[:, -1, 1]
         return bent + (at - inside) * (last.view(-1, *[1] * (u.ndim - 1)) if rows > 1 else last[0])
 
@@ -76,20 +75,49 @@ class Sheet:
     step: float
     knots: Tensor
 
-    def at(self, a: Tensor) -> Curves:
+    def at(self, a: Tensor) -> Section:
         """The functions of `u` at `a` `(B,)`."""
-        count = len(self.knots)
-        at = ((a.double() - self.first) / self.stride).clamp(0, count - 1)
-        i = at.long().clamp(max=count - 2)
-        w = (at - i)[:, None, None]
-        (left, p), (right, q) = self.knots[i].unbind(-1), self.knots[i + 1].unbind(-1)
-        rise = right - left
-        bent = left + w * (rise + (1 - w) * ((1 - w) * (p - rise) + w * (rise - q)))
-        return Curves(self.start, self.step, bent)
+        return Section(self, a.double())
 
     def to(self, device: torch.device) -> Sheet:
         """The same function on `device`, kept for the next call."""
         return self if self.knots.device == device else _moved_sheet(self, device)
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """A sheet at given `a` `(B,)`: one function of `u` for each row, below and above the grid as in `Curves`."""
+
+    sheet: Sheet
+    a: Tensor
+
+    def __call__(self, u: Tensor) -> Tensor:
+        """The functions at `u`, `(B, ...)`, in float64."""
+        sheet, (lines, count) = self.sheet, self.sheet.knots.shape[:2]
+        place = ((self.a - sheet.first) / sheet.stride).clamp(0, lines - 1).view(-1, *[1] * (u.ndim - 1))
+        line = place.long().clamp(max=lines - 2)
+        flat = sheet.knots.reshape(-1, 2, 2)
+
+        def knot(i: Tensor) -> tuple[Tensor, Tensor]:
+            (left, a), (right, b) = (flat[(line + k) * count + i].unbind(-1) for k in (0, 1))
+            value, slope = _bent(left, a, right, b, (place - line)[..., None]).unbind(-1)
+            return value, slope
+
+        at = ((u.double() - sheet.start) / sheet.step).clamp(min=0)
+        inside = at.clamp(max=count - 1)
+        i = inside.detach().long().clamp(max=count - 2)
+        last = knot(torch.full_like(line, count - 1))[1]
+        return _bent(*knot(i), *knot(i + 1), inside - i) + (at - inside) * last
+
+    def to(self, device: torch.device) -> Section:
+        """The same functions on `device`."""
+        return self if self.a.device == device else Section(self.sheet.to(device), self.a.to(device))
+
+
+def _bent(left: Tensor, a: Tensor, right: Tensor, b: Tensor, w: Tensor) -> Tensor:
+    """The cubic with these values and slopes at 0 and 1, at `w`."""
+    rise = right - left
+    return left + w * (rise + (1 - w) * ((1 - w) * (a - rise) + w * (rise - b)))
 
 
 @lru_cache(maxsize=16)

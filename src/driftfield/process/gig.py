@@ -69,11 +69,17 @@ def corrected(nu: float, z: Tensor) -> Tensor:
     return correction(nu).to(z.device)((z.double() / nu).clamp(min=math.exp(-25)).log())
 
 
-def log_integral(nu: float, z: Tensor) -> Tensor:
-    """`ln` of the integral of `v^(-nu - 1) exp(-(1 / v + z^2 v) / 2)` over `v`, in float64: `ln(2 z^nu K_nu(z))`."""
+def log_integral_gain(nu: float, rise: float, z: Tensor) -> Tensor:
+    """How `ln` of the integral of `v^(-nu - 1) exp(-(1 / v + z^2 v) / 2)` over `v` grows as `nu` does by `rise`.
+
+    That is `ln(2 z^nu K_nu(z))`; by the small differences of its terms, in float64, so that a large `z` cancels none.
+    """
     z = z.double()
-    kappa = (nu**2 + z.square()).sqrt()
-    return nu * (nu + kappa).log() - kappa + (2 * math.pi / kappa).log() / 2 + corrected(nu, z)
+    top = nu + rise
+    kappa, kappa_top = (nu**2 + z.square()).sqrt(), (top**2 + z.square()).sqrt()
+    up = rise * (nu + top) / (kappa + kappa_top)
+    leading = rise * (top + kappa_top).log() + nu * ((rise + up) / (nu + kappa)).log1p() - up
+    return leading - (up / kappa).log1p() / 2 + corrected(top, z) - corrected(nu, z)
 
 
 def log_integral_drop(nu: float, psi: float, chi: Tensor, rise: Tensor) -> Tensor:

@@ -15,8 +15,9 @@ class Fractional(Subordination):
 
     `beta = 1` is diffusion, `beta = 1/2` Poisson's equation, and `beta = 1/3` the decaying branch of the third-order
     equation `phi_ttt = laplace phi`. The noise keeps its shape, of the scale `2 (t / 2)^(1 / (2 beta))`: the deviation
-    at `beta = 1`, the Cauchy scale at 1/2. Its tails fall as `d^(-N - 2 beta)`; below `beta` about 0.2 its rarest draws
-    are too large for float32.
+    at `beta = 1`, the Cauchy scale at 1/2. Its tails fall as `d^(-N - 2 beta)`, and what is left of it at the end of a
+    path has them too, however many the steps: end paths at time 0. Below `beta` about 0.2 its rarest draws are too
+    large for float32.
     Raises: ValueError for another `beta`: above 1 the Green function has negative values.
     Source: Liu et al. 2023; Kanter 1975, for the draws. [liu2023genphys] [kanter1975stable]
     """

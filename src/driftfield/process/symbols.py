@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..rng import Rng, gamma, inverse_gaussian, open_uniform, positive_stable
-from .bernstein import quantiles
+from .bernstein import check_value, quantiles
 
 
 class Symbol(ABC):
@@ -139,6 +139,10 @@ class Relativistic(Symbol):
     def edge(self) -> float:
         return self.mass**2
 
+    @property
+    def index(self) -> float | None:
+        return None if self.mass else 0.5
+
     def draw(self, t: Tensor, rng: Rng) -> Tensor:
         return inverse_gaussian(t, self.mass, rng) / 2
 
@@ -163,6 +167,10 @@ class Mixed(Symbol):
     @property
     def edge(self) -> float:
         return self.b**2 / (4 * self.a)
+
+    @property
+    def index(self) -> float | None:
+        return None if self.b else 0.5
 
     def draw(self, t: Tensor, rng: Rng) -> Tensor:
         root = math.sqrt(self.a)
@@ -210,6 +218,10 @@ class Sum(Symbol):
     first: Symbol = field(default_factory=Power)
     second: Symbol = field(default_factory=Power)
 
+    def __post_init__(self) -> None:
+        check_value(self.first)
+        check_value(self.second)
+
     def __call__(self, lam: Tensor) -> Tensor:
         return self.first(lam) + self.second(lam)
 
@@ -240,6 +252,7 @@ class Times(Symbol):
     symbol: Symbol = field(default_factory=Power)
 
     def __post_init__(self) -> None:
+        check_value(self.symbol)
         if not 0 < self.factor < math.inf:
             raise ValueError(f"a symbol takes a finite factor > 0, got {self.factor}")
 

@@ -139,6 +139,9 @@ class DissipativeWave(Isotropic):
         return _ROUNDING * torch.finfo(x.dtype).eps * (x.abs() + x0.abs() + time)
 
     def log_kernel(self, x: Tensor, t: Tensor, x0: Tensor) -> Tensor:
+        return self._log_kernel(x, t, x0).to(x.dtype)
+
+    def _log_kernel(self, x: Tensor, t: Tensor, x0: Tensor) -> Tensor:
         rows, time = flat(x)[:, None], expand(t.double(), flat(x).double())
         time = time[:, None] if time.ndim else time
         size = max(1, SCRATCH // max(1, x.numel()))
@@ -148,11 +151,12 @@ class DissipativeWave(Isotropic):
             front = torch.exp(-self.damping * time) / (4 * width)
             at = self.density(gap, time) + torch.where((gap.abs() - time).abs() <= width, front, 0)
             parts.append(at.log().sum(2))
-        return torch.cat(parts, 1).to(x.dtype)
+        return torch.cat(parts, 1)
 
     def prior_log_prob(self, x: Tensor) -> Tensor:
+        """In float64; the fronts are as wide as the rounding of `x` in its own dtype."""
         t = torch.tensor(self.span[1], dtype=torch.float64)
-        return self.log_kernel(x.double(), t, torch.zeros_like(x[:1]).double())[:, 0]
+        return self._log_kernel(x, t, torch.zeros_like(x[:1]))[:, 0]
 
     def _refuse(self) -> TypeError:
         return TypeError(

@@ -16,7 +16,7 @@ from ..special import Array, log_matern_ratio
 from .base import check_climb
 from .curves import Curves, Sheet, curve, sheet
 from .gaussian import EDM
-from .gig import log_integral, log_integral_drop, mean_share, quantile
+from .gig import log_integral_drop, log_integral_gain, mean_share, quantile
 from .poisson import LEAST_CLIMB, Table, tabulated
 from .smoothing import LEVELS, Smoothing, beside
 
@@ -88,8 +88,8 @@ class Hyperbolic(Smoothing):
 
     def log_peak(self, t: Tensor, n: int) -> Tensor:
         r, nu = t.double() * math.sqrt(self.D), self.D / 2
-        integral = log_integral(nu + n / 2, self.mass * r) - log_integral(nu, self.mass * r)
-        return (integral - n * (r.log() + math.log(2 * math.pi) / 2)).to(t)
+        gain = log_integral_gain(nu, n / 2, self.mass * r)
+        return (gain - n * (r.log() + math.log(2 * math.pi) / 2)).to(t)
 
     def pull(self, d2: Tensor, t: Tensor, n: int) -> Tensor | None:
         if self.mass == 0:
@@ -144,7 +144,7 @@ class MixedDiffusionPoisson(Smoothing):
 
     Its decaying branch is Yukawa's at the time `t / sqrt(a)` with the mass `b / (2 sqrt(a))`, brought to unit mass, so
     in between the noise is normal-inverse-Gaussian. The level is `t / sqrt(a + b t / 2)`.
-    Raises: ValueError for a negative coefficient, or two that are 0.
+    Raises: ValueError for a negative coefficient, two that are 0, or `b / (2 sqrt(a))` above 1e6 with `a` above 0.
     Source: Liu et al. 2023; its closed form is ours. [liu2023genphys]
     """
 
@@ -156,10 +156,15 @@ class MixedDiffusionPoisson(Smoothing):
     def __post_init__(self) -> None:
         if not (0 <= self.a < math.inf and 0 <= self.b < math.inf and self.a + self.b > 0):
             raise ValueError(f"a and b are finite and >= 0, not both 0, got a={self.a}, b={self.b}")
+        if self.b > 2 * _LARGEST * math.sqrt(self.a) > 0:
+            raise ValueError(
+                f"b / (2 sqrt(a)) is an inverse length of at most {_LARGEST:g}, got a={self.a}, b={self.b}; "
+                "for an `a` too small to be seen take a=0"
+            )
         self._settle()
 
     def sigma(self, t: Tensor) -> Tensor:
-        return t / (self.a + self.b * t / 2).sqrt()
+        return t / (self.a + self.b * t.where(t > 0, 1.0) / 2).sqrt()
 
     def slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
         under = self.a + self.b * t / 2

@@ -59,7 +59,7 @@ def sweep(
         made = rebuild(run, sigma_rel, step, trust)
         if best is None:
             source, where = opened(made.recipe, run, data), device_named(device)
-            sets = judged(source, made.recipe.training.seed)
+            sets = judged(source, made.recipe.training.seed, made.recipe.objective.reference)
         denoiser = made.recipe.denoiser()
         fill(denoiser, made.tensors, Path(run))
         losses = losses_by_level(made.recipe, denoiser.eval().to(where), sets, where)

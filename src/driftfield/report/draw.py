@@ -26,7 +26,7 @@ from ..files import part_of
 from ..generation import plan
 from ..names import unknown
 from ..network.embed import Condition
-from ..recipe import Sampling
+from ..recipe import Recipe, Sampling
 from ..train.load import home, load
 from .device import device_named
 from .files import write_samples
@@ -80,6 +80,7 @@ def draw(
     told = _given(info, cond, given, impute, draws, n)
     labels = classes_of(cond, info, n) if told is None else None
     n = n if told is None else told.n
+    condition = _condition(labels, told, recipe, where)
     begin = None if start is None else read_start(Path(start), info)
     if start is not None and level is None:
         raise ValueError("--start needs --level: how much noise to add before denoising, such as --level 1")
@@ -97,7 +98,7 @@ def draw(
             n,
             grid=path,
             seed=seed,
-            cond=_condition(labels, told, info, where),
+            cond=condition,
             start=begin,
             level=level,
             device=where,
@@ -177,10 +178,10 @@ def _given(
     return given_values(given, info, n) if cond is None else given_label(cond, info, n)
 
 
-def _condition(labels: Tensor | None, told: Given | None, info: Info, where: torch.device) -> Any:
+def _condition(labels: Tensor | None, told: Given | None, recipe: Recipe, where: torch.device) -> Any:
     if told is None:
         return None if labels is None else labels.to(where)
-    known: Condition = info.known(told.values, told.n)
+    known: Condition = recipe.told(told.values, told.n)
     return known.to(where)
 
 

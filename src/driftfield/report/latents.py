@@ -62,9 +62,11 @@ def latents(
     assert info is not None
     if info.kind == "table":
         raise ValueError("the rows of a table are not drawn along latents; df.encode and df.decode work on their codes")
-    stem = Path(out) if out is not None else home(run) / "latents"
+    kind = "between" if between is not None else "latents" if temperatures is None else "temperatures"
+    stem = Path(out) if out is not None else home(run) / kind
     stem = stem.with_suffix("") if stem.suffix in (".npz", ".png") else stem
-    there = [p for p in (stem.with_suffix(".npz"), stem.with_suffix(".png")) if p.exists()]
+    arrays, picture = (stem.with_name(stem.name + suffix) for suffix in (".npz", ".png"))
+    there = [p for p in (arrays, picture) if p.exists()]
     if there and not force:
         raise FileExistsError(f"{there[0]} is already there; choose another --out, or replace it with --force")
     where = device_named(device)
@@ -93,12 +95,12 @@ def latents(
         drawn = torch.stack((x, again), 1)
     shown = info.seen
     kept = {"items": _seen(info, x), "latents": z.numpy(), "drawn": _grid(info, drawn)}
-    write(stem.with_suffix(".npz"), lambda part: _save(part, kept))
-    files = [str(stem.with_suffix(".npz"))]
+    write(arrays, lambda part: _save(part, kept))
+    files = [str(arrays)]
     figure = _figure(shown, kept["drawn"], between, temperatures)
     if figure is not None:
-        write(stem.with_suffix(".png"), lambda part: figure.savefig(part, dpi=200, format="png"))
-        files.append(str(stem.with_suffix(".png")))
+        write(picture, lambda part: figure.savefig(part, dpi=200, format="png"))
+        files.append(str(picture))
     gap = (again - x).flatten(1)
     return {
         "run": str(run),

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..pde.base import PDE
+from ..pde.base import PDE, Green
 from ..pde.flow import blob, overlap, posterior, simulate, time_at
 from ..rng import integers, normal, seeded
 from .style import DASHES, FAINT, INK, RUNS, styled
@@ -40,7 +40,8 @@ class Portrait:
     def of(pde: PDE, data: Tensor, times: Sequence[float] = ()) -> Portrait:
         """The points moved to mean 0; the times, unless given, are those at which they have spread a little to far.
 
-        Raises: ValueError for data that are not points in the plane, or times that do not increase from above 0.
+        Raises: ValueError for data that are not points in the plane, or times that are not finite, or do not increase
+                from above 0.
         """
         if data.ndim != 2 or data.shape[1] != 2 or len(data) < 2:
             raise ValueError(f"the flow of a density is drawn for points in the plane, (M, 2), got {tuple(data.shape)}")
@@ -48,8 +49,10 @@ class Portrait:
         found = tuple(times) or tuple(time_at(pde, reach * _radius(data), _BLUR * _radius(data)) for reach in _REACHES)
         if len(found) > 6:
             raise ValueError(f"six times fit side by side, got {len(found)}")
-        if any(b <= a for a, b in zip((0.0, *found), found, strict=False)):
-            raise ValueError(f"times must increase from above 0, got {', '.join(f'{t:g}' for t in found)}")
+        if not all(a < b < math.inf for a, b in zip((0.0, *found), found, strict=False)):
+            raise ValueError(
+                f"times must increase from above 0 and be finite, got {', '.join(map('{:g}'.format, found))}"
+            )
         return Portrait(pde, data, found)
 
     @property
@@ -125,27 +128,37 @@ def _response(ax: Axes, of: Portrait) -> None:
     signed = False
     curves = []
     for t in of.times:
-        p = blob(of.pde, s, t, 2, _BLUR * of.radius) if of.pde.sharp else of.pde.green(s, t, 2).density
+        p = blob(of.pde, s, t, 2, _BLUR * of.radius) if of.pde.sharp else _kernel(of.pde.green(s, t, 2))
         p = p / p.abs().max()
         signed |= bool((p < -1e-6).any())
         curves.append(p)
     for i, (t, p) in enumerate(zip(of.times, curves, strict=True)):
-        ax.plot(s, p if signed else p.clamp(min=1e-7), color=_shade(i, len(curves)), label=f"t = {t:.3g}")
+        ax.plot(s, p if signed else p.where(p > 1e-5, math.nan), color=_shade(i, len(curves)), label=f"t = {t:.3g}")
     if signed:
         ax.axhline(0, color=FAINT, linewidth=0.5, zorder=0)
+        ax.set_ylim(-2.0, 1.1)  # room for the legend, as curves go everywhere else
+        ax.set_yticks((-1, 0, 1))
     else:
         ax.set_yscale("log")
-        ax.set_ylim(1e-5, 1.5)
+        ax.set_ylim(1e-7, 1.5)
+        ax.set_yticks((1e-4, 1e-2, 1))
+        ax.minorticks_off()
     ax.set_title("response to a blob" if of.pde.sharp else "Green's function, p")
     ax.set_xlabel("distance")
     ax.set_ylabel("share of the peak", fontsize=8)
-    ax.legend(loc="best", handlelength=1.0, fontsize=7)
+    ax.legend(loc="lower center", ncols=2, handlelength=1.0, fontsize=7)
+
+
+def _kernel(of: Green) -> Tensor:
+    """The density up to a factor, also where it is so low that it underflows."""
+    log = of.log_density
+    return (log - log.max()).exp() if bool(log.isfinite().all()) else of.density
 
 
 def _overlaps(ax: Axes, of: Portrait) -> None:
     """What can still be told of two sources."""
     times = np.geomspace(of.times[0] / 4, of.times[-1] * 10, 60)
-    width = 0.0 if of.pde.additive else 2 * _BLUR * of.radius
+    width = 0.0 if of.pde.additive and not of.pde.sharp else 2 * _BLUR * of.radius
     for i, part in enumerate((0.5, 1.0, 2.0)):
         values = [overlap(of.pde, part * of.radius, t, 2, width) for t in times.tolist()]
         ax.plot(times, values, color=RUNS[i], linestyle=DASHES[i], label=f"{part * of.radius:.2g} apart")
@@ -192,7 +205,8 @@ def _density(ax: Axes, of: Portrait, t: float) -> None:
     ax.set_xticks([])
     ax.set_yticks([])
     mass = of.pde.total_mass(t)
-    ax.set_title(f"t = {t:.3g}" + (f", mass {mass:.2g}" if abs(mass - 1) > 5e-3 else ""), fontsize=8.5)
+    text = f"\nmass {mass:.2g}" if mass else "\nmass < 1e-300"
+    ax.set_title(f"t = {t:.3g}" + (text if abs(mass - 1) > 5e-3 else ""), fontsize=8.5)
 
 
 def trajectories(of: Portrait, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -89,9 +89,9 @@ def _chosen(studies: Mapping[str, Sequence[float]] | Sequence[str] | None) -> li
 def _check(name: str, at: float) -> None:
     if name == "noise":
         Jolted(Heun(), at)
-    elif at != int(at) or not 1 <= at <= (16 if name == "weights" else math.inf):
+    elif not float(at).is_integer() or not 1 <= at <= (16 if name == "weights" else math.inf):
         what = "bits are whole numbers from 1 to 16" if name == "weights" else "evaluations are counted from 1 up"
-        raise ValueError(f"{what}, got {at:g}")
+        raise ValueError(f"{what}, got {at:g} for the study of {name}")
 
 
 def _budget(study: Study, at: float) -> int:

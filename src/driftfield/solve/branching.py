@@ -14,6 +14,8 @@ from ..rng import uniform
 from .base import Path, Solver, moves
 from .rk import Heun
 
+_MOST = 10_000_000  # particles in a population whose number is free
+
 
 @dataclass(frozen=True, eq=False)
 class Weighted:
@@ -54,10 +56,15 @@ def systematic(population: Weighted, rng: torch.Generator) -> Weighted:
 def copied(population: Weighted, rng: torch.Generator) -> Weighted:
     """Each particle `floor(w + U)` times, `U` uniform, all of weight 1: the number of particles follows the mass.
 
-    Raises: ValueError where none is left.
+    Raises: ValueError where none is left, or more than 10 million are to be expected.
     Source: the branching of diffusion Monte Carlo, Umrigar et al. 1993. [umrigar1993diffusion]
     """
     w = population.log_w.exp()
+    if not w.sum() <= _MOST:
+        raise ValueError(
+            f"about {w.sum():.3g} particles are to be made of {len(w)}, more than {_MOST:,}; give weights of mean 1 or "
+            "fewer particles, or keep their number (free=False)"
+        )
     count = (w + uniform(w, rng)).floor().long()
     x = population.x.repeat_interleave(count, 0)
     if not len(x):
@@ -83,8 +90,8 @@ def branching(
     its weight after every move, and the number follows the mass. Both keep the mean of every weighted sum.
 
     Copies follow the same flow and stay one point; where the path climbs, the noise of the process parts them.
-    Raises: ValueError for a threshold outside [0, 1], or one beside `free`; TypeError where the path climbs and the
-            process has no upward move.
+    Raises: ValueError for a threshold outside [0, 1], or one beside `free`, and for weights that are not `(B,)`, or NaN,
+            or infinite, or all 0; TypeError where the path climbs and the process has no upward move.
     Source: Liu et al. 2023, Sec. 3, for births and deaths. [liu2023genphys]
     """
     if not 0 <= threshold <= 1:
@@ -92,6 +99,16 @@ def branching(
     if free and threshold != 1:
         raise ValueError("a population that is free is not resampled; leave the threshold out")
     start = x if isinstance(x, Weighted) else Weighted(x, torch.zeros(len(x), dtype=torch.float64, device=x.device))
+    if start.log_w.shape != start.x.shape[:1]:
+        raise ValueError(
+            f"log_w is the logarithm of one weight a particle, ({len(start.x)},), got {tuple(start.log_w.shape)}"
+        )
+    if not bool((start.log_w < math.inf).all() & (start.log_w > -math.inf).any()):
+        raise ValueError(
+            f"log_w of {len(start.x)} particles should be numbers below infinity, not all of them -inf (weight 0), got "
+            f"{int(start.log_w.isnan().sum())} NaN, {int(start.log_w.isposinf().sum())} inf and "
+            f"{int(start.log_w.isneginf().sum())} -inf"
+        )
     return _walk(field, start, grid, solver or Heun(), rng, threshold, free)
 
 

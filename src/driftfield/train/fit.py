@@ -58,7 +58,7 @@ class Run:
         """`n` samples in the user's units and layout, a NumPy array or for a table a DataFrame; `cond` are class labels
         `(n,)`. Of a table, `given` maps columns to a value that all rows hold, or to `n` values. As the recipe's
         `sampling` says, unless told otherwise."""
-        told: Any = cond if given is None else self.info.known(given, n)
+        told: Any = cond if given is None else self.recipe.told(given, n)
         x = self._drawn(n, told, seed, nfe, solver)
         return self.info.to_user(x) if given is None else self.info.filled(x, given)
 
@@ -67,10 +67,11 @@ class Run:
     ) -> Any:
         """The rows of a DataFrame, each `draws` times in succession, with draws in place of its missing cells.
 
-        Raises: ValueError where nothing is missing, or a value is none that its column could hold.
+        Raises: ValueError where nothing is missing, a value is none that its column could hold, or the run learned
+        without a reveal.
         """
         given = rows_to_fill(rows, self.info, draws)
-        return given.rows(self._drawn(given.n, self.info.known(given.values, given.n), seed, nfe, solver), self.info)
+        return given.rows(self._drawn(given.n, self.recipe.told(given.values, given.n), seed, nfe, solver), self.info)
 
     def _drawn(self, n: int, cond: Any, seed: int, nfe: int | None, solver: str | None) -> Tensor:
         device = next(self.denoiser.parameters()).device

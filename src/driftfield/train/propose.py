@@ -101,6 +101,21 @@ class Proposal:
             "steps": f"about {self.steps:,}",
         }
 
+    def kept(self, recipe: Recipe) -> dict[str, str]:
+        """Those of `values` that `recipe` trains with, where what was asked has not taken their place."""
+        objective, training = recipe.objective, recipe.training
+        process: Any = objective.process
+        held = {
+            "sigma_data": recipe.sigma_data == self.sigma_data,
+            "span": self.span in (process.span, getattr(process, "levels", None)),
+            "times": objective.times == self.times,
+            "D": getattr(process, "D", None) == self.D,
+            "network": recipe.network == self.network,
+            "batch": training.batch == self.batch,
+            "steps": training.steps is None and (recipe.network, training.batch) == (self.network, self.batch),
+        }
+        return {name: value for name, value in self.values().items() if held[name]}
+
     def __str__(self) -> str:
         """Each value with its reason."""
         lines: list[str] = []

@@ -81,7 +81,7 @@ def session(
     ranks.first(trim, folder / NAME, begin)
     ranks.first(forget, folder, begin)
     begun, first = time.perf_counter(), None
-    sets = judged(source, resolved.training.seed)
+    sets = judged(source, resolved.training.seed, resolved.objective.reference)
     window = Window.of(saved or {})
     for now in train(resolved, source, saved, device, fsdp):
         first = now.step - 1 if first is None else first
@@ -230,7 +230,8 @@ def _steps_in(minutes: float, recipe: Recipe, source: Source, device: str, fsdp:
 
     def fitting() -> int:
         begun = time.perf_counter()
-        losses_by_level(recipe, now.average, judged(source, training.seed), now.loss.device)
+        sets = judged(source, training.seed, recipe.objective.reference)
+        losses_by_level(recipe, now.average, sets, now.loss.device)
         judge, begun = time.perf_counter() - begun, time.perf_counter()
         _draw(recipe, now)
         draw = time.perf_counter() - begun

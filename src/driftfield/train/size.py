@@ -123,8 +123,6 @@ def network_for(info: Info, width: int, crowding: float = 1.0) -> Build:
         options: dict[str, Any] = {"width": width}
         if info.shape[0] <= 3:
             options["waves"] = max(4, 1 + math.ceil(math.log2(2 / crowding)))
-        if isinstance(info, TableInfo):
-            options["known"] = True
         return Build("driftfield.network.mlp:MLP", options)
     if len(info.shape) > 4:
         raise ValueError(f"samples of shape {info.shape} have more than 3 grid axes; give a network of your own")
@@ -140,7 +138,7 @@ def network_for(info: Info, width: int, crowding: float = 1.0) -> Build:
 def cost_of(build: Build, info: Info) -> tuple[int, int]:
     """Operations for one sample forward, and the number of parameters, without drawing or holding any weight."""
     with torch.device("meta"):
-        network = build(shape=info.shape, classes=len(info.classes))
+        network = build(shape=info.shape, classes=len(info.classes), known=isinstance(info, TableInfo))
         x, noise = torch.zeros(1, *info.shape), torch.zeros(1)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(x, noise)
