@@ -26,6 +26,9 @@ DOUBLE = torch.float64
     [
         ({"symbol": "log(1 + k**2)"}, "yes", "passes"),
         ({"symbol": "k^2 + 3*k"}, "yes", "passes"),
+        ({"symbol": "sqrt(k**2 + 100) - 10"}, "yes", "passes"),  # a difference that nearly cancels
+        ({"symbol": "sqrt(k**2 + 3)"}, "yes", "passes"),  # the same, less a value that is no decimal
+        ({"symbol": "log(1 + k**2 / 100)"}, "yes", "passes"),
         ({"symbol": "sqrt(k**2 + 4)"}, "yes", "passes"),
         ({"symbol": sympy.Symbol("k") ** sympy.Rational(1, 2)}, "yes", "passes"),
         ({"symbol": lambda k: k**2 + k}, "yes", "passes"),

@@ -205,7 +205,8 @@ def _judged(branch: Any, rest: complex, fades: bool) -> Judgement:
             "no", "", "no branch of its dispersion relation fades: Im omega(k) < Im omega(0) fails at some k > 0"
         )
     by_hand, exact = _is_function(branch), _exact(branch)
-    least = exact(mpmath.mpf(10) ** -60)
+    with mpmath.workdps(180):  # as exact as what it is subtracted from
+        least = exact(mpmath.mpf(10) ** -180)
     symbol = lambda k: 1j * (exact(k) - least)
     # a function in float64 bears fewer differences, each with its rounding
     wrong = bernstein(symbol, 5, 25, 1e-13) if by_hand else bernstein(symbol)

@@ -238,7 +238,8 @@ def bernstein(
     """
     with mpmath.workdps(_DIGITS):
         nodes = [mpmath.mpf(10) ** (mpmath.mpf(DECADES * j) / (points - 1) * 2 - DECADES) for j in range(points)]
-        column = [symbol(mpmath.sqrt(node)) for node in nodes]
+        with mpmath.workdps(3 * _DIGITS):  # a symbol may be a difference, such as sqrt(k^2 + m^2) - m
+            column = [symbol(mpmath.sqrt(node)) for node in nodes]
         if any(abs(mpmath.im(v)) > 100 * rounding * abs(v) for v in column):
             return "Omega is not real"
         column = [mpmath.re(v) for v in column]
