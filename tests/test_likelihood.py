@@ -276,3 +276,16 @@ def test_mistakes_earn_a_sentence():
     point = df.log_prob(process, df.Point(torch.zeros(3)), x)  # one that is constant has none, and needs none
     exact = torch.full((2,), -3 * math.log(0.002 * math.sqrt(2 * math.pi)), dtype=F64)
     torch.testing.assert_close(point, exact, rtol=0, atol=1e-3)
+
+
+def test_a_latent_beyond_the_noise_is_said():
+    """Straight rays from one datum leave Helmholtz's ball: the row, the cause and the remedies."""
+    process = df.Helmholtz(0.1, (0.01, 5.0))
+    model = df.Point(torch.zeros(2, dtype=F64))
+    inside = 0.9 * process.reach(2) * 0.01 / 5
+    x = torch.tensor([[inside, 0.0], [0.0, 1.3 * inside], [9.0, 0.0]], dtype=F64)
+    assert df.log_prob(process, model, x[:1]).isfinite().all()
+    said = "row 1 has its latent beyond the reach of the noise of Helmholtz.*longer.*smaller wavenumber"
+    for batch in (1, 3):
+        with pytest.raises(FloatingPointError, match=said):
+            df.log_prob(process, model, x, batch=batch)

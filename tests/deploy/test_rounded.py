@@ -58,6 +58,53 @@ def test_how_far_a_weight_moves(name, bits):
     assert len(affine(weight, bits).unique()) <= 2**bits
 
 
+def worst_grid(bits: int, zero: int, seed: int, dtype=torch.float32) -> torch.Tensor:
+    """All the values of a grid with a random step: multiples of it, each rounded once."""
+    step = (0.1 + normal(torch.empty(1, dtype=dtype), seeded(6, seed)).abs()) * 0.01
+    return step * (torch.arange(2**bits, dtype=dtype) - zero)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 8])
+def test_a_grid_of_any_step_stays(bits, dtype):
+    """spec/pfgmpp.md 8.14, for every number of 0 and 20 random steps each (4 at 8 bits): bit for bit."""
+    for zero in range(2**bits):
+        for seed in range(4 if bits == 8 else 20):
+            weight = worst_grid(bits, zero, seed, dtype)
+            assert torch.equal(affine(weight, bits), weight), (zero, seed)
+
+
+def test_a_grid_of_many_values_stays():
+    """At 16 bits the number of 0 is known to 0.008 only, from float32 weights."""
+    for zero in (1, 1000, 21845, 32767, 40000, 65534):
+        for seed in range(10):
+            weight = worst_grid(16, zero, seed)
+            assert torch.equal(affine(weight, 16), weight), (zero, seed)
+
+
+def test_rounded_twice_is_rounded_once_where_the_ends_are_kept():
+    """Where rounding the number of 0 down costs no value at the upper end, a second time changes nothing."""
+    kept = 0
+    for seed in range(300):
+        weight = normal(torch.empty(64, 64), seeded(7, seed))
+        once = affine(weight, 4)
+        if len(once.unique()) == 16:
+            kept += 1
+            assert torch.equal(affine(once, 4), once)
+    assert kept > 100  # half of them; the deviation is 9
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_short_floats_are_rounded_too(dtype):
+    """The number of 0 is at most one from that of the same weights in float64."""
+    weight = normal(torch.empty(4000), seeded(8)).to(dtype)
+    made = affine(weight, 5)
+    step = (weight.max() - weight.min()).double() / 31
+    assert made.dtype == dtype
+    assert len(made.unique()) <= 32
+    assert (made.double() - weight.double()).abs().max() < (1 + 32 * torch.finfo(dtype).eps) * step
+
+
 def test_what_the_published_range_cannot_say():
     """Values of one sign: those beyond a range from 0 are clipped, as published. A tensor of one value stays."""
     assert torch.equal(affine(torch.tensor([1.0, 1.5, 2.0]), 2), torch.tensor([1.0, 1.0, 1.0]))
@@ -67,8 +114,8 @@ def test_what_the_published_range_cannot_say():
             affine(torch.ones(2), bits)
 
 
-def changed(name: str, bits: int = 4) -> tuple[set[str], df.Recipe]:
-    plan = recipe(name)
+def changed(name: str, bits: int = 4, process=None) -> tuple[set[str], df.Recipe]:
+    plan = recipe(name, process)
     denoiser = stirred(plan)
     before = {k: v.clone() for k, v in denoiser.state_dict().items()}
     small = rounded(denoiser, bits, plan.info.shape)
@@ -93,6 +140,12 @@ def test_of_a_transformer_every_token_and_of_vectors_every_layer():
     assert {"stem.weight", "blocks.0.attend.read.weight", "out.weight"} <= found
     found, _ = changed("mlp")
     assert {"stem.weight", "blocks.0.into.weight", "blocks.0.modulate.weight", "out.weight"} <= found
+
+
+@pytest.mark.parametrize("name", ["unet", "mlp"])
+def test_states_of_more_than_data_round_the_same_layers(name):
+    """CLD's position and velocity: twice the numbers, at the same points."""
+    assert changed(name, process=df.CLD())[0] == changed(name)[0]
 
 
 def test_the_output_moves_less_with_every_bit():

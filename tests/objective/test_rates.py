@@ -15,6 +15,8 @@ from driftfield.objective.base import Batch
 from driftfield.objective.laws import LogUniform
 from driftfield.objective.rates import RateMatching
 from driftfield.process.gaussian import EDM
+from driftfield.process.heat import Blur
+from driftfield.process.langevin import CLD
 from driftfield.process.screened import ScreenedPoisson
 from driftfield.rng import integers, seeded
 
@@ -87,5 +89,6 @@ def test_a_fresh_network_says_no_births():
 
 
 def test_a_process_that_keeps_its_mass_is_refused():
-    with pytest.raises(TypeError, match="keeps its mass"):
-        RateMatching(EDM())({"rate": lambda x, t, cond: t}, Batch(torch.zeros(3, 2)), seeded(0))
+    for process in (EDM(), CLD(), Blur()):
+        with pytest.raises(TypeError, match=f"{type(process).__name__} keeps its mass"):
+            RateMatching(process)({"rate": lambda x, t, cond: t}, Batch(torch.zeros(3, 1, 2)), seeded(0))

@@ -175,6 +175,24 @@ def test_kernel_knows_the_fronts() -> None:
     torch.testing.assert_close(wave.prior_log_prob(prior), wave.density(prior.double(), top).log().sum(1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("top", [3.11, 3.3, 3.5])
+def test_the_prior_has_a_density_at_its_own_draws(top: float, dtype: torch.dtype) -> None:
+    """Entry by entry: on a front, where one of 22,000 is, its mass over the rounding of the state; else the density."""
+    wave = DissipativeWave(1.0, (0.01, top))
+    x, t = wave.prior((400, 784), seeded(0), dtype), wave.span[1]
+    front = x.abs() == number(t).to(dtype)
+    share = math.exp(-t)
+    assert abs(float(front.double().mean()) - share) < 5 * math.sqrt(share / x.numel())
+    assert front.any()
+    width = 8 * torch.finfo(dtype).eps * (x.abs().double() + t)
+    behind = wave.density(x.double(), number(t))
+    at = torch.where(front, behind + share / (4 * width), behind)
+    log = wave.prior_log_prob(x)
+    assert log.dtype == torch.float64
+    torch.testing.assert_close(log, at.log().sum(1), rtol=1e-10, atol=1e-5)
+
+
 def test_each_row_draws_alone() -> None:
     x0, t = torch.zeros(7, 3), torch.full((7,), 0.6)
     whole = WAVE.perturb(x0, t, rows(0, 0, 7))

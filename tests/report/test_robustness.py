@@ -145,9 +145,13 @@ def test_torchao_has_cells_where_it_has_scales(runs):
 
 
 def test_processes_without_an_isotropic_noise_are_jolted_too(tmp_path):
-    """CLD on points: its noise is a matrix; the study says no D of it. Held-out data are compared with on request."""
+    """CLD on points: its noise is a matrix; the study says no D of it. Held-out data are compared with on request.
+
+    Its weights are rounded too, although a state holds twice the numbers of a datum.
+    """
     run = trained("rings", tmp_path / "cld", MLP, df.CLD())
-    found = robustness([run], studies={"noise": (0.0, 0.4)}, n=64, split="held-out")[0]
+    found, weights = robustness([run], studies={"noise": (0.0, 0.4), "weights": (1,)}, n=64, split="held-out")
+    assert weights.lines[0].curve.y[0] != found.lines[0].curve.y[0]
     assert found.table()[1][:2] == ["cld", "-"]
     assert found.as_dict()["runs"]["cld"]["D"] is None
     a, b = found.lines[0].curve.y
@@ -194,6 +198,11 @@ def test_the_command_prints_tables_and_json(runs, cli, tmp_path):
         (["--bits", "4.5"], 1, "bits are whole numbers from 1 to 16, got 4.5"),
         (["--bits", "17"], 1, "bits are whole numbers from 1 to 16, got 17"),
         (["--nfe", "0"], 1, "evaluations are counted from 1 up, got 0"),
+        (["--nfe", "inf"], 1, "evaluations are counted from 1 up, got inf for the study of steps"),
+        (["--nfe", "nan"], 1, "evaluations are counted from 1 up, got nan for the study of steps"),
+        (["--bits", "inf"], 1, "bits are whole numbers from 1 to 16, got inf for the study of weights"),
+        (["--bits", "nan"], 1, "bits are whole numbers from 1 to 16, got nan for the study of weights"),
+        (["--alphas", "nan"], 1, "a finite number >= 0, got nan"),
         (["-n", "8"], 1, "at least 16 samples, got n=8"),
         (["--split", "test"], 1, "unknown split 'test'"),
         (["--figures", "file"], 1, "cannot write into file: it is no folder"),

@@ -18,6 +18,7 @@ from driftfield.process.poisson import PFGM
 from driftfield.process.screened import ScreenedPoisson
 from driftfield.rng import integers, seeded
 from driftfield.solve.branching import Weighted, branching, copied, systematic
+from driftfield.solve.jolted import Jolted
 from driftfield.solve.rk import RK4, Euler, Heun
 
 DOUBLE = torch.float64
@@ -199,3 +200,35 @@ def test_bad_input_is_refused():
     still = Births(EDM(), Point(torch.zeros(2)), rates=lambda x, t, cond: x[:, 0])
     with pytest.raises(TypeError, match="grid that falls"):
         list(branching(still, x, torch.tensor([1.0, 0.5, 0.7, 0.1]), rng=seeded(0)))
+
+
+def test_bad_weights_are_refused_at_once():
+    process = ScreenedPoisson(1.0)
+    field, x, grid = Births(process, Empirical(process, three())), three(), geometric(process, 4)
+
+    def start(*log_w, **options):
+        return branching(field, Weighted(x, torch.tensor(log_w, dtype=DOUBLE)), grid, rng=seeded(0), **options)
+
+    for bad in ((0.0,) * 7, ()):
+        with pytest.raises(ValueError, match=rf"one weight a particle, \(3,\), got \({len(bad)},?\)"):
+            start(*bad)
+    for bad, said in (
+        ((0.0, math.nan, 0.0), "1 NaN, 0 inf and 0 -inf"),
+        ((0.0, math.inf, -math.inf), "0 NaN, 1 inf and 1 -inf"),
+        ((-math.inf,) * 3, "0 NaN, 0 inf and 3 -inf"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            start(*bad)
+    assert len(list(start(0.0, -math.inf, -math.inf))) == len(grid)
+    for log_w in (50.0, 1000.0):  # of which the second is infinite as a number
+        with pytest.raises(ValueError, match="particles are to be made of 3, more than 10,000,000"):
+            list(start(*[log_w] * 3, free=True))
+
+
+def test_a_jolt_of_weights_is_refused():
+    process = ScreenedPoisson(1.0)
+    field = Births(process, Empirical(process, three()))
+    grid = geometric(process, 4)
+    with pytest.raises(TypeError, match="weights of particles cannot be jolted; use the inner solver of Jolted, Heun"):
+        list(branching(field, three(), grid, Jolted(Heun(), 0.1), rng=seeded(0)))
+    assert len(list(branching(field, three(), grid, Jolted(Heun(), 0.0), rng=seeded(0)))) == len(grid)

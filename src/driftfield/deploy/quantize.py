@@ -86,7 +86,7 @@ def affine(weight: Tensor, bits: int) -> Tensor:
     exact, top, rounding = weight.double(), 2**bits - 1, torch.finfo(weight.dtype).eps
     least, most = exact.amin(), exact.amax()
     step = (most - least) / top
-    zero = (-least / step + _SLACK * rounding * top).clamp(0, top).floor()
+    zero = (-least / step + min(_SLACK * rounding * top, 0.5)).clamp(0, top).floor()
     made = step * ((zero + exact / step).clamp(0, top).round() - zero)
     stays = (step == 0) | ((made - exact).abs() <= _SLACK * rounding * exact.abs()).all()
     return torch.where(stays, weight, made.to(weight.dtype))

@@ -90,8 +90,8 @@ def branching(
     its weight after every move, and the number follows the mass. Both keep the mean of every weighted sum.
 
     Copies follow the same flow and stay one point; where the path climbs, the noise of the process parts them.
-    Raises: ValueError for a threshold outside [0, 1], or one beside `free`, and for weights that are not `(B,)`, or NaN,
-            or infinite, or all 0; TypeError where the path climbs and the process has no upward move.
+    Raises: ValueError for a threshold outside [0, 1], or one beside `free`, and for weights that are not `(B,)`, NaN,
+            infinite or all 0; TypeError where the path climbs and the process has no upward move.
     Source: Liu et al. 2023, Sec. 3, for births and deaths. [liu2023genphys]
     """
     if not 0 <= threshold <= 1:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..field.base import Field
 from ..field.births import WithWeight
-from ..field.wrap import WithDivergence
 from ..process.base import Isotropic
 from ..process.gaussian import GaussianProcess
 from ..rng import Rng, normal
@@ -25,8 +24,8 @@ class Jolted(Solver):
     The time stays `t`: the noise is unaccounted for, unlike that of churn, and tests how well a model finds back. At
     `alpha = 0` this is `inner`, bit for bit. Where the noise of a process has a shape, the jolt has the same one.
     Raises: ValueError for a negative or infinite `alpha`, an adaptive `inner`, whose own steps could not be jolted, or
-            a step that climbs; TypeError for a field that is not the reversal of a process, that carries weights or
-            densities besides, or one whose noise is no linear map.
+            a step that climbs; TypeError for a field that is not the reversal of a process, that carries weights
+            besides, or one whose noise is no linear map.
     Source: Xu et al. 2023, Sec. 6.2. [xu2023pfgmpp]
     """
 
@@ -66,11 +65,10 @@ class Jolted(Solver):
     def step(self, field: Field, x: Tensor, t: Tensor, s: Tensor, state: Any, rng: Rng) -> tuple[Tensor, Any]:
         if self.alpha > 0:
             check_descent(self, t, s)
-            if isinstance(field, WithWeight | WithDivergence):
-                what = "weights" if isinstance(field, WithWeight) else "densities"
+            if isinstance(field, WithWeight):
                 raise TypeError(
-                    f"Jolted moves particles alone, and the {what} that they carry here cannot be jolted; use its inner "
-                    f"solver, {type(self.inner).__name__}, by itself"
+                    "the weights of particles cannot be jolted; use the inner solver of Jolted, "
+                    f"{type(self.inner).__name__}, by itself"
                 )
             process: Any = reversal(field).process
             if not isinstance(process, Isotropic | GaussianProcess):
