@@ -43,6 +43,11 @@ def write_text(path: Path, text: str) -> None:
     write(path, lambda part: part.write_text(text))
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a binary file, whole or not at all."""
+    write(path, lambda part: part.write_bytes(content))
+
+
 def sweep(folder: Path) -> None:
     """Remove what writers that were killed left in a folder."""
     for part in folder.glob(".*.part"):

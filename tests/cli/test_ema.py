@@ -3,35 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-import warnings
 from pathlib import Path
 
 import pytest
 
 import driftfield as df
-from driftfield.cli import main
 
 SMALL = ["--set", "network.width=8", "--set", "network.attention=()", "--set", "training.batch=16"]
-
-
-@pytest.fixture
-def cli(monkeypatch, capsys):
-    """Run a command in this process: its exit status, standard output and standard error."""
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command sets its own
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["driftfield", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as ended:
-            status = ended.code or 0
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return status, said.out, said.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

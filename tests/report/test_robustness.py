@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 
 import pytest
 import torch
 
 import driftfield as df
-from driftfield.cli import main
 from driftfield.deploy.quantize import rounded
 from driftfield.recipe import Recipe
 from driftfield.report.robustness import robustness
@@ -42,25 +40,6 @@ def runs(tmp_path_factory):
         trained("digits", folder / "few", UNET, df.PFGMPP(D=16.0)),
         trained("digits", folder / "edm", UNET, df.EDM()),
     ]
-
-
-@pytest.fixture
-def cli(monkeypatch, capsys):
-    """Run a command in this process: its exit status, standard output and standard error."""
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command sets its own
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["driftfield", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as ended:
-            status = ended.code or 0
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return status, said.out, said.err
-
-    return run
 
 
 def by_hand(run, solver=None, nfe=NFE, bits=None) -> tuple[float, float]:

@@ -46,12 +46,12 @@ def inspect(
     proposal = proposed(source, None, minutes, "cpu" if cpu else "", data)
     found = measured(source, proposal) if phases else None
     if plot is not None:
-        from ..files import write
+        from ..files import write_bytes
         from ..report.scales import scales
         from ..report.style import png, svg
 
         picture = (png if plot.suffix == ".png" else svg)(scales(proposal, found))
-        write(plot, lambda part: part.write_bytes(picture))
+        write_bytes(plot, picture)
     if json:
         record = {"data": to_plain(value), **proposal.as_dict()}
         if found is not None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..denoise.base import Denoiser
 from ..denoise.learned import Learned
-from ..files import write
+from ..files import write_bytes
 from ..plain import from_plain, to_plain
 from ..process.base import Isotropic, Process
 from ..recipe import Recipe
@@ -95,7 +95,7 @@ def export(
             f"the exported program differs from the denoiser by {error:.1e} of its output (at most {TOLERANCE:g} is "
             f"rounding), so {path} was not written; report it, or export --to the other format"
         )
-    write(path, lambda part: part.write_bytes(blob))
+    write_bytes(path, blob)
     return Exported(path, len(blob), tuple(notes["inputs"]), error)
 
 

@@ -50,7 +50,7 @@ def radial(transform: Callable[[Tensor], Tensor], s: Tensor, n: int) -> Tensor:
 def _edge(transform: Callable[[Tensor], Tensor], n: int) -> float:
     """The wavenumber beyond which `k^n transform` is negligible; infinite where it does not become so."""
     k = np.geomspace(1e-12, 1e12, 2401)
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # judged below
         size = np.abs(transform(torch.from_numpy(k)).numpy()) * k**n
     if not np.isfinite(size).all():
         raise ValueError("the transform is not finite, so the kernel cannot be computed")

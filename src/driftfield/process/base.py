@@ -200,6 +200,22 @@ class Isotropic(Process):
         return self.sigma(t) / self.alpha(t)
 
 
+class ByLevel(Isotropic):
+    """Time is the noise level: `alpha = 1` and `sigma = t`. To be mixed in before the law of the noise."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t
+
+    def slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(t), torch.ones_like(t)
+
+    def time(self, level: Tensor) -> Tensor:
+        return level
+
+
 def _slope(curve: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     with torch.enable_grad():
         at = t.detach().requires_grad_()

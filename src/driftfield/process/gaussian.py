@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..linear import Linear, Scalar, expand
-from .base import Isotropic, check_span
+from .base import ByLevel, Isotropic, check_span
 from .structured import GaussianProcess as GaussianProcess
 
 
@@ -53,7 +53,7 @@ class ScalarGaussian(Isotropic, GaussianProcess):
 
 
 @dataclass(frozen=True)
-class EDM(ScalarGaussian):
+class EDM(ByLevel, ScalarGaussian):
     """Time is the noise level: `alpha = 1`, `sigma = t`.
 
     Source: Karras et al. 2022, Table 1. [karras2022edm]
@@ -63,18 +63,6 @@ class EDM(ScalarGaussian):
 
     def __post_init__(self) -> None:
         check_span(self.span)
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return t
-
-    def slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.zeros_like(t), torch.ones_like(t)
-
-    def time(self, level: Tensor) -> Tensor:
-        return level
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..linear import expand, flat
 from ..rng import Rng, normal, uniform
 from ..special import gauss_legendre
-from .base import Isotropic, check_span
+from .base import ByLevel, check_span
 
 _PLAIN = 25  # half the dimension from which the logarithmic part of the series is below rounding
 _DENSEST = 2.0  # times Poisson's density: the end of the ball in many dimensions
@@ -85,7 +85,7 @@ def edge(n: int) -> float:
 
 
 @dataclass(frozen=True)
-class Helmholtz(Isotropic):
+class Helmholtz(ByLevel):
     """`(d^2/dt^2 + Laplacian + k_0^2) phi = 0` with `p = -dphi/dt`: Poisson flow to which particles are born.
 
     Its kernel is `p = -pi t (k_0 / 2 pi rho)^mu Y_mu(k_0 rho)`, `rho^2 = t^2 + |x - x_0|^2`, `mu = (N + 1) / 2`. It
@@ -111,18 +111,6 @@ class Helmholtz(Isotropic):
         object.__setattr__(self, "wavenumber", float(self.wavenumber))
         if not 0 < self.wavenumber < math.inf:
             raise ValueError(f"the wavenumber of Helmholtz must be finite and > 0, got {self.wavenumber}")
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return t
-
-    def slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.zeros_like(t), torch.ones_like(t)
-
-    def time(self, level: Tensor) -> Tensor:
-        return level
 
     def reach(self, n: int) -> float:
         """The largest distance between a particle and its datum, in `n` dimensions: the ball's radius at the top.

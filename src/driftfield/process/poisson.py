@@ -15,7 +15,7 @@ from torch import Tensor
 from ..linear import expand, flat
 from ..rng import Rng, chi_square, normal, uniform
 from ..special import Array, invert_laplace, log_gamma_ratio, log_matern_ratio
-from .base import Isotropic, check_climb, check_span
+from .base import ByLevel, Isotropic, check_climb, check_span
 from .gaussian import EDM
 
 _LARGEST = 1e16  # of a finite D: there the scale of the noise is already 1 to eight digits
@@ -42,7 +42,7 @@ class RadialProcess(Isotropic):
 
 
 @dataclass(frozen=True)
-class PFGMPP(RadialProcess):
+class PFGMPP(ByLevel, RadialProcess):
     """Poisson flow in `N + D` dimensions, `D` of them folded into the radius `r = t sqrt(D)`.
 
     The kernel `(|x - x0|^2 + r^2)^(-(N + D) / 2)` is the multivariate Student t with `D` degrees of freedom, any real
@@ -60,15 +60,6 @@ class PFGMPP(RadialProcess):
         object.__setattr__(self, "D", float(self.D))
         if not self.D > 0 or _LARGEST < self.D < math.inf:
             raise ValueError(f"D must be in (0, {_LARGEST:g}], or inf for the Gaussian limit, got {self.D}")
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return t
-
-    def slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.zeros_like(t), torch.ones_like(t)
-
-    def time(self, level: Tensor) -> Tensor:
-        return level
 
     def scale(self, t: Tensor, rng: Rng) -> Tensor:
         return t if math.isinf(self.D) else t * (self.D / chi_square(self.D, t, rng)).sqrt()

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..linear import expand
 from ..rng import Rng, inverse_gaussian, normal
 from ..special import log_bessel_k
-from .base import check_climb, check_span
+from .base import ByLevel, check_climb, check_span
 from .poisson import RadialProcess
 from .yukawa import Hyperbolic
 
@@ -19,7 +19,7 @@ _LARGE = 30.0  # order from which Bessel functions are expanded, not recurred to
 
 
 @dataclass(frozen=True)
-class ScreenedPoisson(RadialProcess):
+class ScreenedPoisson(ByLevel, RadialProcess):
     """`(d^2/dt^2 + Laplacian - mass^2) phi = 0` with `p = -dphi/dt`, of mass `exp(-mass t)`: the Yukawa that loses it.
 
     The noise is that of `Yukawa` at the same `t`, but the flow is `dx/dt = (x - E[x_0 | x]) / t`, straight rays from
@@ -44,15 +44,6 @@ class ScreenedPoisson(RadialProcess):
     @property
     def _law(self) -> Hyperbolic:
         return Hyperbolic(D=1.0, mass=self.mass)
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return t
-
-    def slopes(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.zeros_like(t), torch.ones_like(t)
-
-    def time(self, level: Tensor) -> Tensor:
-        return level
 
     def scale(self, t: Tensor, rng: Rng) -> Tensor:
         return inverse_gaussian(t, self.mass, rng).sqrt()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..files import write
+from ..files import write_bytes
 from ..train.held import judged, losses_by_level
 from ..train.load import fill
 from ..train.snapshots import Rebuilt, planned, rebuild
@@ -80,7 +80,7 @@ def write_figure(rows: Sequence[Judged], path: Path) -> None:
     """Draw the judgements of a sweep to a `.png` or `.svg` file. Raises: as `check_plot`."""
     check_plot(path)
     made = _FORMS[path.suffix.lower()](figure(rows))
-    write(path, lambda part: part.write_bytes(made))
+    write_bytes(path, made)
 
 
 def figure(rows: Sequence[Judged]) -> Figure:

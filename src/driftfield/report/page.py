@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..files import write, write_text
+from ..files import write_bytes, write_text
 from ..plain import to_plain
 from ..train.interrupt import Interrupted
 from . import facts, measure, quality, sections
@@ -116,9 +116,8 @@ def _plain(section: Section) -> dict[str, Any]:
 def _write_figure(picture: Picture, folder: Path) -> list[str]:
     files = []
     for suffix, form in (("png", png), ("svg", svg)):
-        content = form(picture.figure)
         path = folder / f"{picture.name}.{suffix}"
-        write(path, lambda part, content=content: part.write_bytes(content))  # type: ignore[misc]
+        write_bytes(path, form(picture.figure))
         files.append(str(path))
     return files
 

@@ -11,6 +11,7 @@ from ..denoise.learned import Learned
 from ..deploy.quantize import quantized, rounded
 from ..generation import plan
 from ..names import pick
+from ..process.base import Isotropic
 from ..solve.base import Solver
 from ..solve.jolted import Jolted
 from ..solve.rk import Heun
@@ -111,9 +112,10 @@ def _line(judge: Judge, study: Study, n: int, said: dict[str, None], advance: Ca
         if study.name == "weights" and at in TORCHAO and _has_torchao():
             others.append((at, *_cell(judge, study, at, n, said, True)))
         advance(n * _spent(subject, study, at))
+    process = subject.recipe.objective.process
     try:
-        D: float | None = subject.recipe.objective.process.freedom  # type: ignore[attr-defined]
-    except (TypeError, AttributeError):
+        D = process.freedom if isinstance(process, Isotropic) else None
+    except TypeError:  # another law than Student's t
         D = None
     return Line(subject.name, D, _curve(cells), _curve(others) if others else None)
 

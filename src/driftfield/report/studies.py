@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import write
+from ..files import write_bytes
 from .figures import Curve, log_where_wide
 from .style import INK, blank, look_of_run, png, styled, svg
 from .subject import writable
@@ -151,8 +151,8 @@ def write_figures(found: Sequence[Found], folder: str | Path) -> list[Path]:
     for one in found:
         drawn = figure(one)
         for suffix, form in ((".png", png), (".svg", svg)):
-            made, path = form(drawn), Path(folder) / f"{one.study.name}{suffix}"
-            write(path, lambda part, made=made: part.write_bytes(made))  # type: ignore[misc]
+            path = Path(folder) / f"{one.study.name}{suffix}"
+            write_bytes(path, form(drawn))
             files.append(path)
     return files
 
