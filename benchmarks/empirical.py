@@ -1,8 +1,9 @@
 """How fast `Empirical` is, and how much memory it takes, against the two matrix products that it must do.
 
-Beside it: `compiled=True`, KeOps where `pykeops` is installed, and the softmax of `torch.cdist`, as one would write it.
+Beside it: `compiled=True`; and on the first `--few` points, as the others do not stream what they would hold, or take
+long, the softmax of `torch.cdist`, as one would write it, and KeOps where it is there (`pip install pykeops`).
 
-    python benchmarks/empirical.py [--rows 128] [--points 50000] [--dim 3072] [--naive 2000] [--repeat 5]
+    python benchmarks/empirical.py [--rows 128] [--points 50000] [--dim 3072] [--few 2000] [--repeat 5]
 
 Times are medians over `--repeat` calls in one process, the products timed between the calls so that a change of the
 machine's load touches both. Memory is the growth of the process's resident set during one call, sampled every
@@ -81,28 +82,33 @@ def keops(process: Isotropic, x: Tensor, t: Tensor, data: Tensor) -> Tensor:
     else:
         scale = process.freedom * process.sigma(t).item() ** 2
         log = (1 + d2 * (1 / scale)).log() * (-(x.shape[1] + process.freedom) / 2)
-    return log.sumsoftmaxweight(LazyTensor(data[None].contiguous()), dim=1)
+    mean: Tensor = log.sumsoftmaxweight(LazyTensor(data[None].contiguous()), dim=1)
+    return mean
+
+
+def milliseconds(call: Callable[[], object], repeat: int) -> str:
+    return f"{1000 * median(seconds(call) for _ in range(repeat)):.4g}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, value in (("rows", 128), ("points", 50_000), ("dim", 3072), ("naive", 2000), ("repeat", 5)):
+    for name, value in (("rows", 128), ("points", 50_000), ("dim", 3072), ("few", 2000), ("repeat", 5)):
         parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()
 
     rng = seeded(0)
     data = 2 * uniform(torch.empty(args.points, args.dim), rng) - 1
-    few = data[: min(args.naive, args.points)]
+    few = data[: args.few]
     size = args.rows * len(few) * 4 / 1e6
     warm = Empirical(EDM(), data[:256])
     warm(data[: args.rows], torch.tensor(1.0))
     products(data[: args.rows], data[:256])
 
     print(f"{args.rows} rows, {args.points} points, {args.dim} dimensions, float32, {torch.get_num_threads()} threads;")
-    print(f"data {data.numel() * 4 / 1e6:.0f} MB; the naive columns at {len(few)} points ({size:.0f} MB a tensor)\n")
+    print(f"data {data.numel() * 4 / 1e6:.0f} MB; the last four columns on {len(few)} points, {size:.0f} MB a tensor\n")
     print(
-        "| process | level | Empirical s | 2 products s | ratio | compiled s | ratio | KeOps s | extra MB "
-        "| cdist s | Empirical s | cdist MB |"
+        "| process | level | Empirical ms | 2 products ms | ratio | compiled ms | ratio | extra MB "
+        "| Empirical ms | cdist ms | cdist MB | KeOps ms |"
     )
     print("|---" * 12 + "|")
     processes: tuple[Isotropic, ...] = (EDM(), PFGMPP(D=128.0), PFGM())
@@ -114,23 +120,20 @@ def main() -> None:
             t = torch.tensor(level, dtype=torch.float64)
             x = process.perturb(data[: args.rows], t, rng)
             run, two = partial(exact, x, t), partial(products, x, data)
+            quick, plain, lazy = partial(small, x, t), partial(naive, process, x, t, few), partial(keops, process, x, t)
             extra = growth(run)
-            times = [(seconds(run), seconds(two)) for _ in range(args.repeat)]
-            a, b = (median(column) for column in zip(*times, strict=True))
-            quicker = median(seconds(partial(fused, x, t)) for _ in range(args.repeat))
+            times = [(seconds(run), seconds(two), seconds(partial(fused, x, t))) for _ in range(args.repeat)]
+            a, b, c = (median(column) for column in zip(*times, strict=True))
+            heap = growth(plain)
             try:
-                keops(process, x, t, data)  # compiles
-                other = f"{median(seconds(partial(keops, process, x, t, data)) for _ in range(args.repeat)):.2f}"
+                lazy(few)  # compiles
+                other = milliseconds(partial(lazy, few), args.repeat)
             except ImportError:
                 other = "not run"
-            slow: list[float] = []
-            plain = partial(naive, process, x, t, few)
-            heap = growth(lambda plain=plain, slow=slow: slow.append(seconds(plain)))  # type: ignore[misc]
-            quick = median(seconds(partial(small, x, t)) for _ in range(args.repeat))
             name = "EDM" if process.freedom == float("inf") else f"PFGM++ {process.freedom:g}"
-            speed = (f"{a:.2f}", f"{b:.2f}", f"{a / b:.2f}", f"{quicker:.2f}", f"{quicker / b:.2f}", other)
-            row = (name, f"{level:g}", *speed, f"{extra:.0f}")
-            print("| " + " | ".join((*row, f"{slow[0]:.2f}", f"{quick:.3f}", f"{heap:.0f}")) + " |", flush=True)
+            speed = (f"{1000 * a:.4g}", f"{1000 * b:.4g}", f"{a / b:.2f}", f"{1000 * c:.4g}", f"{c / b:.2f}")
+            beside = (milliseconds(quick, args.repeat), milliseconds(plain, args.repeat), f"{heap:.0f}", other)
+            print(f"| {' | '.join((name, f'{level:g}', *speed, f'{extra:.0f}', *beside))} |", flush=True)
 
 
 if __name__ == "__main__":
