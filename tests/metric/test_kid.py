@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from driftfield.metric import mmd as module
-from driftfield.metric.kid import CUBIC, Blocks, kid, kid_by_blocks
+from driftfield.metric.kid import CUBIC, Blocks, kernel_sums, kid, kid_by_blocks
 from driftfield.metric.mmd import parts
 from driftfield.rng import normal, permutation, seeded
 
@@ -32,6 +32,12 @@ def test_the_value_is_the_double_loop(tile, monkeypatch):
     monkeypatch.setattr(module, "_TILE", tile)
     a, b = draw(13, 5, seed=1), draw(9, 5, seed=2) + 0.5
     assert kid(a, b)[0] == pytest.approx(double_loop(a, b), abs=1e-12)
+
+
+def test_known_sums_of_the_second_sample_change_nothing():
+    a, b = draw(13, 5, seed=1), draw(9, 5, seed=2) + 0.5
+    assert kid(a, b, kernel_sums(b)) == kid(a, b)
+    assert kid(a, b, kernel_sums(draw(9, 5, seed=3))) != kid(a, b)
 
 
 def test_tiles_change_neither_value_nor_error(monkeypatch):

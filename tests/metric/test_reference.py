@@ -7,8 +7,11 @@ import pytest
 import safetensors.torch
 import torch
 
+from driftfield.metric import sides
+from driftfield.metric.evaluate import evaluate
 from driftfield.metric.features import Features
 from driftfield.metric.frechet import Moments, frechet
+from driftfield.metric.kid import kernel_sums
 from driftfield.metric.reference import Reference, kept
 from driftfield.rng import normal, seeded
 
@@ -68,6 +71,31 @@ def test_what_was_measured_is_found_again_and_nothing_else(tmp_path):
         kept(tmp_path, other, own, split)
         assert take.calls == before + 1
     assert len(list(tmp_path.iterdir())) == 7
+
+
+def test_the_sums_of_the_reference_that_kid_needs_are_found_once(tmp_path, monkeypatch):
+    """By the call that needs them; then they are in memory, and in the file for others."""
+    x, own = draw(30, 1), Features("squares", Counted(), digest="v1")
+    calls = []
+    monkeypatch.setattr(sides, "kernel_sums", lambda b: calls.append(len(b)) or kernel_sums(b))
+    reference = kept(tmp_path, x, own)
+    evaluate(draw(20, 2), reference, metrics="frechet", features=own)
+    assert calls == []
+    fresh = evaluate(draw(20, 2), x, metrics="kid", features=own)
+    for again in (lambda: reference, lambda: reference, lambda: kept(tmp_path, x, own)):
+        found = evaluate(draw(20, 2), again(), metrics="kid", features=own)
+        assert (found.values, found.errors) == (fresh.values, fresh.errors)
+    assert calls == [30, 30]
+    evaluate(draw(20, 2), kept(tmp_path, x + 1, own), metrics="kid", features=own)
+    assert calls == [30, 30, 30]
+
+
+def test_a_file_that_went_costs_no_score(tmp_path):
+    own = Features("squares", Counted(), digest="v1")
+    reference = kept(tmp_path, draw(30, 1), own)
+    reference.file.unlink()
+    assert "kid" in evaluate(draw(20, 2), reference, metrics="kid", features=own).values
+    assert not list(tmp_path.iterdir())
 
 
 def test_features_without_a_digest_are_not_kept(tmp_path):

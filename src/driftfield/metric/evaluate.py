@@ -104,6 +104,7 @@ def evaluate(
         warn_of_rank(smaller, sizes[smaller], b.width)
     case = Case(a, b, trained, kept, settings, blocks)
     values, errors = take(names, case, subsets)
+    known.keep()
     if labels is not None:
         pair = torch.as_tensor(labels[0]), torch.as_tensor(labels[1])
         own = [m for m in names if takes_class(m, h is None)]

@@ -95,7 +95,7 @@ def _kid(case: Case, rng: torch.Generator) -> Taken:
     elif case.settings.block is not None:
         value, error = kid_by_blocks(_held(case.a), _held(case.b), case.settings.block, rng)
     else:
-        value, error = kid(_held(case.a), _held(case.b))
+        value, error = kid(_held(case.a), _held(case.b), case.b.kernel_sums())
     return {"kid": value}, {"kid": error}
 
 

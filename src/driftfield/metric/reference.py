@@ -6,7 +6,7 @@ import hashlib
 import json
 import zipfile
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from ..files import write
 from .features import Features
 from .frechet import Moments
+from .mmd import Within
 from .sides import Side
 
 _FORMAT = 1  # of the files; another number makes other names, so that old files are not found
@@ -28,11 +29,13 @@ _FORMAT = 1  # of the files; another number makes other names, so that old files
 class Reference:
     """What samples are compared with: its features, or moments alone, and the record of how they were taken.
 
-    `record` holds `features`, `resize`, `split` and `n_reference`, None where a file does not say.
+    `record` holds `features`, `resize`, `split` and `n_reference`, None where a file does not say. `file` is where
+    `kept` keeps it.
     """
 
     side: Side
     record: dict[str, Any] = field(default_factory=dict)
+    file: Path | None = None
 
     @classmethod
     def of(cls, x: Tensor, features: Features, split: str = "held-out") -> Reference:
@@ -57,6 +60,9 @@ class Reference:
             raise ValueError("a reference of mean and covariance alone is not kept again; keep the file it came from")
         tensors = {"features": self.side.rows.cpu().contiguous()}
         notes = {"record": json.dumps(self.record)}
+        for sums in self.side.sums:
+            tensors["kernel"] = sums.rows.cpu()
+            notes["pure"] = repr(sums.pure)
 
         def make(part: Path) -> None:
             try:
@@ -65,6 +71,16 @@ class Reference:
                 raise OSError(str(error)) from error
 
         write(path, make)
+
+    def keep(self) -> None:
+        """Add to its file, if it has one, KID's sums where they were found since: a minute's work for 60,000 rows."""
+        if self.file is None or not self.side.sums:
+            return
+        with suppress(OSError, safetensors.SafetensorError):  # the file went, or the disk is full: that costs time
+            with safetensors.safe_open(self.file, "pt") as file:
+                there = "pure" in (file.metadata() or {})
+            if not there:
+                self.save(self.file)
 
     @staticmethod
     def read(path: str | Path) -> Reference:
@@ -79,14 +95,15 @@ class Reference:
             return _statistics(path)
         try:
             with safetensors.safe_open(path, "pt") as file:
-                record = json.loads((file.metadata() or {})["record"])
-                rows = file.get_tensor("features")
+                notes = file.metadata() or {}
+                record, rows = json.loads(notes["record"]), file.get_tensor("features")
+                sums = [Within(file.get_tensor("kernel"), float(notes["pure"]))] if "pure" in notes else []
         except (safetensors.SafetensorError, KeyError, ValueError) as error:
             raise ValueError(
                 f"{path} is not a reference file ({error}); expected one that driftfield kept, or a .npz with mu "
                 "and sigma"
             ) from None
-        return Reference(Side(rows), record)
+        return Reference(Side(rows, sums=sums), record)
 
 
 def _statistics(path: Path) -> Reference:
@@ -118,8 +135,8 @@ def kept(folder: Path, x: Tensor, features: Features, split: str = "held-out") -
     with suppress(ValueError, OSError):  # not there, or damaged: measured anew
         found = Reference.read(path)
         if found.side.rows is not None and len(found.side.rows) == len(x):
-            return Reference(Side(found.side.rows.to(x.device)), found.record)
-    made = Reference.of(x, features, split)
+            return Reference(found.side.to(x.device), found.record, path)
+    made = replace(Reference.of(x, features, split), file=path)
     with suppress(OSError):  # a full or read-only cache costs time, not the score
         made.save(path)
     return made

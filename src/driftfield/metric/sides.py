@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 
 import torch
@@ -12,21 +12,34 @@ from torch import Tensor
 from ..rng import permutation
 from .frechet import Moments
 from .halves import half
+from .kid import kernel_sums
+from .mmd import Within
 
 GROUPS = 8  # into which a stream is dealt, so that halves of it can be taken: 70 of them
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """`rows` are all features `(n, F)`; where they are not held, `parts` are the moments of equal shares of them."""
+    """`rows` are all features `(n, F)`; where they are not held, `parts` are the moments of equal shares of them.
+
+    `sums` is empty, or holds what `kernel_sums` found.
+    """
 
     rows: Tensor | None = None
     parts: Sequence[Moments] = ()
+    sums: list[Within] = field(default_factory=list, repr=False)
 
     @property
     def moments(self) -> Moments:
         """The moments of the whole sample. Raises: ValueError where there are none."""
         return Moments.of(self.rows) if self.rows is not None else reduce(Moments.merge, self.parts)
+
+    def kernel_sums(self) -> Within:
+        """What KID over all pairs needs of these rows alone, which must be held; found once."""
+        if not self.sums:
+            assert self.rows is not None
+            self.sums.append(kernel_sums(self.rows))
+        return self.sums[0]
 
     @property
     def width(self) -> int:
@@ -40,8 +53,11 @@ class Side:
 
     def to(self, device: torch.device) -> Side:
         """The same on a device."""
+        if self.device == device:
+            return self  # and not a copy, which would keep to itself what it finds
         rows = None if self.rows is None else self.rows.to(device)
-        return Side(rows, [Moments(p.count, p.mean.to(device), p.root.to(device)) for p in self.parts])
+        parts = [Moments(p.count, p.mean.to(device), p.root.to(device)) for p in self.parts]
+        return Side(rows, parts, [Within(s.rows.to(device), s.pure) for s in self.sums])
 
     def half(self, rng: torch.Generator) -> Side:
         """A random half: of the rows, or of the parts. One part, a reference of which no more is known, stays whole."""
