@@ -135,48 +135,54 @@ def parts(a: Tensor, b: Tensor, kernel: Kernel, own: Within | None = None) -> tu
     return float(value), first, second
 
 
-def _tiles(x: Tensor, y: Tensor, kernel: Kernel) -> Iterator[tuple[slice, Tensor]]:
-    """Blocks of rows of the kernel matrix, with the rows they are."""
+def _tiles(x: Tensor, y: Tensor, kernel: Kernel, same: bool = False) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Square blocks of the kernel matrix, with the rows and the columns they are.
+
+    Where both samples are the `same` only blocks on the diagonal and right of it, and with zeros for the diagonal.
+    """
     left, right = kernel.left(x), kernel.right(y)
-    step = max(1, _TILE // len(y))
-    for start in range(0, len(x), step):
-        at = slice(start, min(start + step, len(x)))
-        yield at, kernel.profile(left[at] @ right.T)
+    step = max(1, math.isqrt(_TILE))
+    for i in range(0, len(x), step):
+        for j in range(i if same else 0, len(y), step):
+            k = kernel.profile(left[i : i + step] @ right[j : j + step].T)
+            if same and i == j:
+                k.diagonal().zero_()
+            yield slice(i, i + len(k)), slice(j, j + k.shape[1]), k
 
 
 def _sum(x: Tensor, y: Tensor, kernel: Kernel, same: bool) -> float:
     """The sum of the kernel matrix, without its diagonal where both samples are the `same`."""
     total = x.new_zeros(())
-    for at, k in _tiles(x, y, kernel):
-        if same:
-            k.diagonal(at.start).zero_()
-        total += k.sum()
+    for at, to, k in _tiles(x, y, kernel, same):
+        total += k.sum() * (2 if same and at != to else 1)
     return float(total)
 
 
 def within(x: Tensor, kernel: Kernel) -> Within:
     """The sums of the kernel matrix of `x`, `(n, F)` in float64, n >= 4."""
     n = len(x)
-    sums = x.new_empty(n)
-    for at, k in _tiles(x, x, kernel):
-        k.diagonal(at.start).zero_()
-        sums[at] = k.sum(1)
+    sums = x.new_zeros(n)
+    for at, to, k in _tiles(x, x, kernel, True):
+        sums[at] += k.sum(1)
+        if at != to:
+            sums[to] += k.sum(0)
     part, whole = sums / (n - 2), sums.sum() / ((n - 1) * (n - 2))
     square = x.new_zeros(())
-    for at, k in _tiles(x, x, kernel):  # a second pass: the difference of large sums would cancel
-        k -= part[at, None] + part - whole
-        k.diagonal(at.start).zero_()
-        square += k.square().sum()
+    for at, to, k in _tiles(x, x, kernel, True):  # a second pass: the difference of large sums would cancel
+        k -= part[at, None] + part[to] - whole
+        if at == to:
+            k.diagonal().zero_()
+        square += k.square().sum() * (1 if at == to else 2)
     return Within(sums, float(square) / (n * (n - 3)))
 
 
 def _between(x: Tensor, y: Tensor, kernel: Kernel) -> _Between:
     m, n = len(x), len(y)
-    sums, columns = x.new_empty(m), x.new_zeros(n)
-    for at, k in _tiles(x, y, kernel):
-        sums[at] = k.sum(1)
-        columns += k.sum(0)
+    sums, columns = x.new_zeros(m), x.new_zeros(n)
+    for at, to, k in _tiles(x, y, kernel):
+        sums[at] += k.sum(1)
+        columns[to] += k.sum(0)
     whole, square = sums.sum() / (m * n), x.new_zeros(())
-    for at, k in _tiles(x, y, kernel):
-        square += (k - (sums[at, None] / n + columns / m - whole)).square().sum()
+    for at, to, k in _tiles(x, y, kernel):
+        square += (k - (sums[at, None] / n + columns[to] / m - whole)).square().sum()
     return _Between(sums, columns, float(square) / ((m - 1) * (n - 1)))
