@@ -210,6 +210,12 @@ class Recipe:
         return recipe
 
 
+def whole_objective(settings: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The settings that replace the objective, and the others: a process that is asked for by itself comes between."""
+    found = [s for s in settings if s.partition("=")[0].strip() == "objective"]
+    return found, [s for s in settings if s not in found]
+
+
 def differing(a: Any, b: Any, at: str = "") -> list[str]:
     """The dotted paths at which two plain values differ, each with both values."""
     if isinstance(a, dict) and isinstance(b, dict) and a.get("is") == b.get("is"):

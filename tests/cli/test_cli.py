@@ -168,6 +168,8 @@ def test_dry_prints_the_recipe_and_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mine.json").write_text(text)
     assert cli("train", "mine.json", "--dry", cwd=tmp_path).stdout == text
+    text = cli("train", "digits", "--process", "PFGMPP(D=64)", "--set", "objective=StableTarget", "--dry").stdout
+    assert json.loads(text)["objective"]["process"]["D"] == 64
 
 
 def test_lists_and_doctor():

@@ -392,6 +392,16 @@ def test_fit_in_one_call(process):
     assert right.mean() > 0.9
 
 
+def test_a_process_stays_beside_an_objective_among_the_settings():
+    x, process = torch.randn(100, 2, generator=torch.Generator().manual_seed(1)), df.PFGMPP(D=64.0)
+    settings = ["objective=StableTarget(reference=64)", "training.batch=32", "network.width=16", "network.depth=1"]
+    run = df.fit(x, process=process, steps=2, progress=False, settings=settings)
+    assert run.process == run.recipe.objective.process == process
+    assert isinstance(run.recipe.objective, df.StableTarget)
+    run = df.fit(x, process=process, steps=2, progress=False, settings=[*settings, "objective.process.D=32"])
+    assert run.process.D == 32
+
+
 def test_minutes_become_steps(tmp_path):
     x = torch.randn(100, 2, generator=torch.Generator().manual_seed(1))
     begun = time.perf_counter()

@@ -13,7 +13,7 @@ from ..data.latent import Latent
 from ..data.recognise import NAMES, find, named
 from ..names import unknown
 from ..plain import locate, override, settled
-from ..recipe import Recipe
+from ..recipe import Recipe, whole_objective
 from ..recipes import RECIPES
 from ..train.checkpoint import weights_and_recipe
 from ..train.load import find as weights_of
@@ -69,6 +69,8 @@ def asked_recipe(
         chosen = replace(chosen, init=str(weights_of(start).resolve()))
     if objective is not None:
         chosen = override(chosen, "objective", objective)
+    first, then = whole_objective([s for s in settings if not s.startswith("data.")])
+    chosen = chosen.with_fields(first)
     if process is not None:
         chosen = replace(chosen, objective=override(chosen.objective, "process", process))
         if proposal is not None:
@@ -77,7 +79,7 @@ def asked_recipe(
     if steps is not None or minutes is not None:
         chosen = replace(chosen, training=replace(chosen.training, steps=None, minutes=None))
     chosen = replace(chosen, training=replace(chosen.training, **{k: v for k, v in given.items() if v is not None}))
-    chosen = chosen.with_fields([s for s in settings if not s.startswith("data.")])
+    chosen = chosen.with_fields(then)
     return chosen, chosen.data.load() if source is None else source, run or Path("runs") / name, proposal
 
 

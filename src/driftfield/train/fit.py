@@ -22,7 +22,7 @@ from ..denoise.learned import Learned
 from ..network.embed import Condition
 from ..plain import Build, packages_in, settled, to_plain
 from ..process.base import Process
-from ..recipe import Recipe
+from ..recipe import Recipe, whole_objective
 from .interrupt import Interrupted, interruptible
 from .load import load
 from .propose import proposed
@@ -153,14 +153,15 @@ def fit(
     source = value.load()
     name = str(data) if isinstance(data, str | Path) else "the data set"
     proposal = proposed(source, None if folder is None else Path(folder), minutes, device, name)
-    recipe = proposal.recipe(value, source.info)
+    first, then = whole_objective([s for s in settings if not s.startswith("data.")])
+    recipe = proposal.recipe(value, source.info).with_fields(first)
     if process is not None:
         objective: Any = recipe.objective
         recipe = replace(recipe, objective=replace(objective, process=process))
     if network is not None:
         recipe = replace(recipe, network=network)
     recipe = replace(recipe, training=replace(recipe.training, steps=steps, minutes=minutes, seed=seed))
-    recipe = recipe.with_fields([s for s in settings if not s.startswith("data.")])
+    recipe = recipe.with_fields(then)
     with ranks.joined():
         where = Path(folder if folder is not None else ranks.first(tempfile.mkdtemp, None, "driftfield-"))
         if not progress or ranks.rank() > 0:
