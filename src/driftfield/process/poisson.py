@@ -140,7 +140,7 @@ class PFGM(PFGMPP):
     The prior is what a uniform law on a hemisphere around the data leaves on the plane `t = span[1]` along straight
     lines from the centre. It has no mean: with `clip`, draws that are longer are shortened to that length, as
     published, where it is part of the model (at 40 and 3000, in 3072 dimensions, more than half of them);
-    `prior_log_prob` stays that of the whole law.
+    `prior_log_prob` stays that of the whole law. `clip=inf` keeps the prior whole where `PoissonField` would clip it.
     Raises: ValueError for a `clip` that is not above 0.
     Source: Xu et al. 2022, Sec. 3. [xu2022pfgm]
     """
