@@ -41,7 +41,7 @@ class Plan:
 def plan(
     process: Process,
     *,
-    solver: str | Solver = "heun",
+    solver: str | Solver = "auto",
     nfe: int | None = None,
     grid: str | Builder | Tensor = "natural",
     level: float | None = None,
@@ -151,7 +151,7 @@ def generate(
     denoiser: Denoiser,
     shape: Sequence[int],
     *,
-    solver: str | Solver = "heun",
+    solver: str | Solver = "auto",
     nfe: int | None = None,
     seed: int = 0,
     cond: Any = None,
@@ -171,7 +171,8 @@ def generate(
     """Draw samples of `shape` `(n, *data)`; row `i` depends on `(seed, first + i)` alone, whatever the `batch`.
 
     Spends at most `nfe` evaluations of the denoiser per sample (20 unless given; a path given as `grid` is walked
-    whole); the result's attribute `nfe` says how many it spent. `start` holds clean data, one for all rows or one
+    whole); the result's attribute `nfe` says how many it spent. "auto" is the library's choice of a solver and, where
+    none is named, of a grid (`solve.auto`). `start` holds clean data, one for all rows or one
     each, which are noised to the path's first time in place of a draw from the prior (a path that begins below the
     process's far end, with no `start`, begins at the noise of its first time alone); `level` is the level to start
     from (SDEdit). `cond` is passed to the denoiser, tensors of length n split with the batch. `to` is a `.npy` file

@@ -163,7 +163,7 @@ def test_exact_conditional_draws(process, n, nfe):
         process, denoiser, (n, 3), cond=Condition(known=0.9 * mask, mask=mask), nfe=nfe, batch=1500, dtype=torch.float64
     )
     if process.level(torch.zeros((), dtype=torch.float64)) == 0:
-        assert (x[:, 1] == 0.9).all()
+        assert (x[:, 1] - 0.9).abs().max() < 1e-12  # a combination of estimates that all say so
     else:  # the path ends above 0, with that much noise left
         assert (x[:, 1] - 0.9).abs().max() < 6 * process.level(torch.tensor(process.span[0])).item()
     drawn = x[:, [0, 2]]
@@ -198,7 +198,7 @@ def test_rows_with_patterns_of_their_own_are_calibrated_in_batches():
 
     told = Condition(known=torch.where(mask > 0, clean, 0), mask=mask)
     x = generate(process, denoiser, (n, 3), cond=told, nfe=255, batch=128, dtype=torch.float64)
-    assert torch.equal(x[mask > 0], clean[mask > 0])
+    assert torch.allclose(x[mask > 0], clean[mask > 0], rtol=0, atol=1e-12)
     for k, known in enumerate(patterns):
         rows = which == k
         mean, covariance = conditional(known, clean[rows][:, known])

@@ -104,7 +104,7 @@ def compare(
             if exact:
                 denoiser = Empirical(process, train)  # type: ignore[arg-type]
                 shape = (n, *train.shape[1:])
-                x = generate(process, denoiser, shape, nfe=_NFE, grid="geometric", seed=seed)
+                x = generate(process, denoiser, shape, solver="heun", nfe=_NFE, grid="geometric", seed=seed)
             else:
                 where = folder / re.sub(r"[^\w.-]+", "-", f"{Path(name).stem}-{text}").strip("-")
                 run = fit(name, minutes=minutes, folder=where, seed=seed, progress=False, **_how(process))
