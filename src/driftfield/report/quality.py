@@ -22,7 +22,7 @@ from .measure import as_seen, complete, drawn, features_of
 from .score import in_proportion, score
 from .subject import Result, Subject
 
-SOLVERS = ("euler", "heun", "rk4", "deis")  # that run on every process
+SOLVERS = ("euler", "heun", "deis", "auto")  # that run on every process
 NFES = (5, 9, 17, 35)
 METRICS = {"frechet": "squared units of a feature", "sliced": "units of a feature"}
 SECONDS = 75.0  # what the curves and the scores of one run may take, where the number of samples is left to us
