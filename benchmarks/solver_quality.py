@@ -30,6 +30,7 @@ from driftfield.report.score import auto_features, opened
 
 ROWS = (
     "auto",
+    "flow-DEIS 3 (logistic)",
     "Heun (karras)",
     "DDIM (karras)",
     "DEIS 3 (karras)",

@@ -7,7 +7,8 @@
 The error is the root-mean-square distance, in units of the data, to 1,000 steps of Heun's method from the same start;
 a standard error beside it comes from the trajectories. A row is a method, a column a number of evaluations, and a cell
 the best that the method does over its spacings (ours: karras, power, geometric; the peers': those that they offer).
-`searched` is a path searched for this very denoiser. `auto` is one choice, made from the process and the number alone.
+`searched` is a path searched for this very denoiser. `auto` is one choice, made from the process, the number and the
+shape of the data alone; `flow-` are the methods that it chooses among, on its spacing.
 Results are kept in FOLDER, a file for each case, and what is there is not measured again.
 """
 
@@ -34,7 +35,7 @@ import driftfield as df
 from driftfield.field.reverse import Reverse
 from driftfield.field.wrap import Counted
 from driftfield.generation import first_state
-from driftfield.grid import geometric, karras, power
+from driftfield.grid import geometric, karras, logistic, power
 from driftfield.linear import expand, flat
 from driftfield.process.base import Isotropic
 from driftfield.rng import normal, rows, seeded
@@ -63,8 +64,13 @@ OURS: dict[str, Solver] = {
     "UniPC 2": df.UniPC(2),
     "UniPC 3": df.UniPC(3),
 }
+CHOICES: dict[str, Solver] = {  # among which `auto` chooses
+    "flow-DPM 2": df.Exponential(2, "data", "flow"),
+    "flow-DEIS 3": df.DEIS(3, clock="flow"),
+    "flow-DEIS 4": df.DEIS(4, clock="flow"),
+}
 BRIEF = re.compile(  # of the dear cases: what led on the mixtures, and one of each peer
-    r"auto|diffusers (DDIM|iPNDM|DPM-Solver\+\+ [23]M|UniPC [23]|DEIS 3|Heun) \((karras|even|trailing)\)"
+    r"auto|flow-.*|diffusers (DDIM|iPNDM|DPM-Solver\+\+ [23]M|UniPC [23]|DEIS 3|Heun) \((karras|even|trailing)\)"
     r"|(Heun|DDIM|DEIS 4|iPNDM 4|DPM-Solver\+\+ 3M|UniPC 3) \((karras|power)\)|k-diffusion DPM\+\+ 2M \(karras\)"
 )
 SEARCHED = "DEIS 3"
@@ -186,7 +192,8 @@ class Case:
 def ours(case: Case, solver: Any, grid: Any, nfe: int, denoiser: Any) -> Tensor | None:
     """Where our solver ends, or None where not one step fits."""
     try:
-        route = df.plan(case.parts[0], solver=solver, nfe=nfe, **({} if grid is None else {"grid": grid}))
+        named = {} if grid is None else {"grid": grid}
+        route = df.plan(case.parts[0], solver=solver, nfe=nfe, shape=case.parts[2], **named)
     except ValueError:
         return None
     return sample(case.field(denoiser), case.start(), route.path, route.solver, torch.Generator())
@@ -213,6 +220,8 @@ def everything(case: Case) -> dict[str, Callable[[int, Any], Tensor | None]]:
     def peer(walk: Walk) -> Callable[[int, Any], Tensor | None]:
         return lambda nfe, d: walk(case.problem(d), nfe)
 
+    for name, solver in CHOICES.items():
+        table[f"{name} (logistic)"] = lambda nfe, d, s=solver: ours(case, s, logistic, nfe, d)
     table |= {name: peer(walk) for name, walk in peers().items()}
     for name, solver in OURS.items():
         for label, grid in GRIDS.items():
@@ -272,7 +281,9 @@ def methods(kept: dict[str, Cells]) -> dict[str, Cells]:
     """One row for each method: in each column its best spacing."""
     found: dict[str, Cells] = {}
     for name, cells in kept.items():
-        row = found.setdefault(re.sub(r" \((karras|power|geometric|exponential|even|trailing)\)$", "", name), {})
+        row = found.setdefault(
+            re.sub(r" \((karras|power|geometric|logistic|exponential|even|trailing)\)$", "", name), {}
+        )
         for nfe, cell in cells.items():
             if rms(cell) < rms(row.get(nfe)):
                 row[nfe] = cell

@@ -47,17 +47,19 @@ def plan(
     level: float | None = None,
     again: Solver | None = None,
     each: int = 1,
+    shape: Sequence[int] = (),
 ) -> Plan:
     """The longest path whose cost is at most `nfe` evaluations (20 unless given), if one estimate costs `each`.
 
     `grid` is a builder, called as `grid(process, steps, high=level)` (without `high` where `level` is None), the name
     of one, or a path itself, which is taken whole. `level` is the level to start from. Of an adaptive solver `nfe` is
     the ceiling (its own unless given), shared by the moves of the path, which is the shortest that the builder makes.
+    `shape` is that of a datum, where it is known: "auto" goes by it.
     Raises: ValueError where not even one step fits, a given path costs more than `nfe`, or a multistep solver that is
             given by value remembers more evaluations than there are steps.
     """
     if isinstance(solver, str):
-        chosen, own = named_solver(solver, process, max(1, (_USUAL if nfe is None else nfe) // each))
+        chosen, own = named_solver(solver, process, max(1, (_USUAL if nfe is None else nfe) // each), shape)
         grid = own if isinstance(grid, str) and grid == "natural" else grid
     else:
         chosen = solver
@@ -188,7 +190,7 @@ def generate(
     if level is not None and start is None:
         raise ValueError("a level to start from goes with clean data to start from: give start=")
     each = evaluations(denoiser)
-    route = plan(process, solver=solver, nfe=nfe, grid=grid, level=level, again=again, each=each)
+    route = plan(process, solver=solver, nfe=nfe, grid=grid, level=level, again=again, each=each, shape=event)
     if start is None and route.path[-1] > route.path[0]:
         raise ValueError("a path that ends above its start encodes data; give the data as start=")
     if start is not None:

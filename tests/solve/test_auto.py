@@ -57,7 +57,11 @@ def test_every_budget_is_honoured(process):
 
 
 def test_the_rule_is_known():
-    assert auto(df.EDM(), 5) == (df.DEIS(3, "flow"), logistic)
+    pictures = df.Exponential(2, "data", "flow")
+    assert auto(df.EDM(), 5) == auto(df.EDM(), 11, (7,)) == (df.DEIS(3, "flow"), logistic)
+    assert auto(df.EDM(), 11, (3, 8, 8)) == (pictures, logistic)
+    assert auto(df.EDM(), 12, (3, 8, 8)) == (df.DEIS(4, "flow"), logistic)
+    assert df.plan(df.VP(), solver="auto", nfe=5, shape=(3, 8, 8)).solver == pictures
     assert auto(df.PFGMPP(4.0), 20) == (df.DEIS(4, "flow"), logistic)
     assert auto(df.CLD(), 20)[0] == df.Exponential(3, "data", "t")
     assert auto(df.CLD(factor="L"), 20)[0] == df.GDDIM(3)
@@ -71,6 +75,26 @@ def test_a_grid_asked_for_is_kept():
     assert route.solver == df.DEIS(3, "flow")
     given = torch.tensor([80.0, 3.0, 0.0], dtype=torch.float64)
     assert torch.equal(df.plan(df.EDM(), solver="auto", grid=given).path, given)
+
+
+def test_generate_goes_by_the_shape_of_the_data():
+    """A patch of one pixel is a vector to the denoiser, and a picture to the choice of a solver."""
+    process, mean = df.EDM(), torch.zeros(1, 2, dtype=torch.float64)
+    exact = df.Mixture(process, torch.ones(1, dtype=torch.float64), mean + 0.3, torch.eye(2).double()[None] / 9)
+
+    def flat(x, t, cond=None):
+        return exact(x.flatten(1), t).reshape(x.shape)
+
+    options = {"nfe": 6, "dtype": torch.float64, "seed": 1}
+    vectors, pictures = (
+        df.generate(process, flat, (5, 2), **options),
+        df.generate(process, flat, (5, 2, 1, 1), **options),
+    )
+    as_vectors = df.generate(process, flat, (5, 2, 1, 1), solver=df.DEIS(3, "flow"), grid=logistic, **options)
+    as_pictures = df.generate(process, flat, (5, 2), solver=df.Exponential(2, "data", "flow"), grid=logistic, **options)
+    assert torch.equal(vectors, as_vectors.flatten(1))
+    assert torch.equal(pictures.flatten(1), as_pictures)
+    assert not torch.allclose(vectors, as_pictures, atol=1e-4)
 
 
 def test_an_unknown_name_offers_auto():

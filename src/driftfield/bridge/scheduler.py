@@ -27,6 +27,9 @@ except ImportError:
     raise ImportError(MISSING) from None
 
 
+_PICTURE = (1, 1, 1)  # (C, H, W): what pipelines make, of a size that a scheduler never learns
+
+
 class DriftfieldScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     """A scheduler for diffusers pipelines that walks Driftfield's paths with its solvers.
 
@@ -122,7 +125,7 @@ class DriftfieldScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         else:
             path = self._builder(shift)
         nfe = num_inference_steps if timesteps is None and sigmas is None else None
-        route = plan(self.process, solver=self.config.solver, nfe=nfe, grid=path)
+        route = plan(self.process, solver=self.config.solver, nfe=nfe, grid=path, shape=_PICTURE)
         if route.solver.adaptive:
             raise ValueError(f"solver {self.config.solver!r} chooses its own steps, which a pipeline cannot follow")
         self._turns = Turns(self.process, route, self._rng)

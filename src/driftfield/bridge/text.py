@@ -81,7 +81,7 @@ def text_to_image(
         if tuple(latents.shape) != shape:
             raise ValueError(f"latents should have shape {shape}, got {tuple(latents.shape)}")
         each = evaluations(guided)
-        route = plan(process, solver=solver, nfe=nfe, grid=grid, again=again, each=each)
+        route = plan(process, solver=solver, nfe=nfe, grid=grid, again=again, each=each, shape=shape[1:])
         parts = []
         for i in range(0, len(prompts), batch):
             j = min(i + batch, len(prompts))

@@ -184,7 +184,7 @@ def way(subject: Subject, seed: int) -> Way:
 
     def make() -> Result:
         process, sampling = recipe.objective.process, recipe.sampling
-        route = plan(process, solver=sampling.solver, nfe=sampling.nfe, grid=sampling.grid)
+        route = plan(process, solver=sampling.solver, nfe=sampling.nfe, grid=sampling.grid, shape=info.shape)
         steps = len(route.path)
         count = steps if small else min(_STEPS, steps)
         wanted = {round(i * (steps - 1) / (count - 1)) for i in range(count)} if count > 1 else {steps - 1}
