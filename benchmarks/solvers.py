@@ -337,8 +337,12 @@ def draw(cases: dict[str, dict[str, Cells]], to: Path) -> None:
     import matplotlib.pyplot as plt
     from PIL import Image
 
-    fig, axes = plt.subplots(1, len(cases), figsize=(3.4 * len(cases), 3.6), squeeze=False)
-    for ax, (name, lines) in zip(axes[0], cases.items(), strict=True):
+    across = min(3, len(cases))
+    down = -(-len(cases) // across)
+    fig, axes = plt.subplots(down, across, figsize=(3.4 * across, 3.3 * down + 0.3), squeeze=False)
+    for ax in axes.flat[len(cases) :]:
+        ax.axis("off")
+    for ax, (name, lines) in zip(axes.flat, cases.items(), strict=False):
         lowest = math.inf
         for method, row in sorted(lines.items(), key=lambda item: item[0] == "auto"):
             peer = "diffus" in method
@@ -356,10 +360,11 @@ def draw(cases: dict[str, dict[str, Cells]], to: Path) -> None:
         ax.minorticks_off()
         ax.grid(color="#e6e8eb", lw=0.6)
         ax.spines[["top", "right"]].set_visible(False)
-    axes[0][0].set_ylabel("distance to the fine solution (rms)")
-    handles = {label: h for ax in axes[0] for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    for ax in axes[:, 0]:
+        ax.set_ylabel("distance to the fine solution (rms)")
+    handles = {label: h for ax in axes.flat for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     fig.legend(handles.values(), handles.keys(), loc="lower center", ncols=3, frameon=False)
-    fig.tight_layout(rect=(0, 0.07, 1, 1))
+    fig.tight_layout(rect=(0, 0.07 / down, 1, 1))
     picture = to.with_suffix(".png")
     fig.savefig(picture, dpi=110)
     Image.open(picture).convert("RGB").save(to, quality=85)
