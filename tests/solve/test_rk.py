@@ -76,7 +76,7 @@ def test_sample_moments_are_the_solvers_own():
     process, s, n = df.EDM(), 0.7, 20_000
     grid = df.karras(process, 18)
     denoiser = df.Normal(process, 0.0, s)
-    drawn = df.generate(process, denoiser, (n, 2), grid=grid, dtype=F64, seed=3)
+    drawn = df.generate(process, denoiser, (n, 2), solver="heun", grid=grid, dtype=F64, seed=3)
     factor = df.sample(df.Reverse(process, denoiser), torch.ones(1, 2, dtype=F64), grid, df.Heun(), seeded(0))[0, 0]
     sd = (factor * 80.0).item()
     s2, alone = s * s, 80.0  # the same recursion on one number: v = x t / (s^2 + t^2)
@@ -276,7 +276,8 @@ def test_prior_flows_to_points_with_the_right_split(D, points):
     if points == 2:
         data = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]], dtype=F64)
     grid = df.geometric(process, 120) if D < 100 else df.karras(process, 40)
-    drawn = df.generate(process, df.Empirical(process, data), (n, 2), grid=grid, dtype=F64, seed=1, batch=n)
+    told = {"solver": "heun", "grid": grid, "dtype": F64}
+    drawn = df.generate(process, df.Empirical(process, data), (n, 2), seed=1, batch=n, **told)
     start = process.prior((n, 2), rows(1, 0, n), F64)
     settled = start.norm(dim=1) * low / 80 < 0.01
     assert settled.double().mean() > 0.998
