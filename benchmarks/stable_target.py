@@ -1,13 +1,14 @@
 """Learning curves on Fashion-MNIST at equal time: targets of one datum against stable targets.
 
-    python benchmarks/stable_target.py [--minutes 20] [--seeds 3] [--references 0 256 1024 4096] [--marks 8] [-n 5000]
+    python benchmarks/stable_target.py [--minutes 1 2 5 10 20] [--seeds 3] [--references 0 256 1024 4096] [-n 5000]
 
-Trains one network and data order for each size of the reference (0: `Matching`) and seed, for `--minutes` each, at a
-constant learning rate after its warm-up, so that every moment is the end of a run of its own; the average of the
-weights is scored at `--marks` moments, evenly over the time. Scores are the Fréchet distance of `-n` samples to the
+Trains one network and data order for each size of the reference (0: `Matching`) and seed, for the last of `--minutes`
+each, at a constant learning rate after its warm-up, so that every moment is the end of a run of its own; the average of
+the weights is scored after each of `--minutes`. Scores are the Fréchet distance of `-n` samples to the
 training images on the features of the shipped classifier, and the loss on held-out data, the same for all: that of
 `Matching`, whose mean does not depend on the target trained with. What was scored is kept in FOLDER, with a state to go
-on from, so an interrupted run goes on. Prints means over the seeds with standard errors; draws FOLDER/curves.png.
+on from, so an interrupted run goes on, as does one asked for more moments after those it has. Prints means over the
+seeds with standard errors; draws FOLDER/curves.png.
 """
 
 from __future__ import annotations
@@ -71,19 +72,19 @@ def curve(recipe: Recipe, source: Source, folder: Path, options: argparse.Namesp
     if state.exists():
         saved, notes = read(state)
         spent, scores = notes["spent"], scores[: notes["marks"]]
-    if len(scores) >= options.marks:
-        return scores
+    if len(scores) >= len(options.minutes):
+        return scores[: len(options.minutes)]
     folder.mkdir(parents=True, exist_ok=True)
     began = clock(device)
     for now in train(recipe, source, saved, device):
         here = spent + clock(device) - began
-        if here < 60 * options.minutes * (len(scores) + 1) / options.marks:
+        if here < 60 * options.minutes[len(scores)]:
             continue
         scores.append({"seconds": here, **scored(recipe, source, now, options, device)})
         write_text(file, json.dumps(scores, indent=1))
         save(state, now.tensors(), {"spent": here, "marks": len(scores)})  # last: what it counts is written
         print(f"{folder.name}: {here / 60:.1f} min, {scores[-1]}", flush=True)
-        if len(scores) == options.marks:
+        if len(scores) == len(options.minutes):
             break
         spent, began = here, clock(device)
     return scores
@@ -98,10 +99,9 @@ def mean(values: list[float]) -> tuple[float, float]:
 def main() -> None:
     """Print the tables and draw the curves."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=20, help="of training, for each run")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 2, 5, 10, 20], help="of training, to score at")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--references", type=int, nargs="+", default=[0, 256, 1024, 4096])
-    parser.add_argument("--marks", type=int, default=8)
     parser.add_argument("-n", "--number", type=int, default=5000, help="samples at each mark")
     parser.add_argument("--nfe", type=int, default=35)
     parser.add_argument("--process", help="as --process takes it [the recipe's]")
@@ -126,22 +126,23 @@ def main() -> None:
             one = recipe.with_fields([f"objective=StableTarget(reference={n})"]) if n else recipe
             one = replace(one, training=replace(one.training, seed=seed)).resolved(source.info)
             found[n].append(curve(one, source, options.folder / f"{n}-{seed}", options, device))
-    moments = [options.minutes * (k + 1) / options.marks for k in range(options.marks)]
     for key, title in NAMES.items():
-        print(f"\n| {title} after | {' | '.join(f'{m:.3g} min' for m in moments)} | steps |")
-        print(f"|{'---|' * (options.marks + 2)}")
+        print(f"\n| {title} after | {' | '.join(f'{m:.3g} min' for m in options.minutes)} | steps |")
+        print(f"|{'---|' * (len(options.minutes) + 2)}")
         for n, runs in found.items():
-            cells = ["{:.4g} ± {:.1g}".format(*mean([run[k][key] for run in runs])) for k in range(options.marks)]
+            columns = zip(*runs, strict=True)
+            cells = ["{:.4g} ± {:.1g}".format(*mean([one[key] for one in column])) for column in columns]
             steps = mean([run[-1]["step"] for run in runs])[0]
             print(f"| {names[n]} | {' | '.join(cells)} | {steps:,.0f} |")
     with styled():
         figure, axes = blank(4.6, lines=2, share=True)
         for (key, title), part in zip(NAMES.items(), axes, strict=True):
             for i, (n, runs) in enumerate(found.items()):
-                values = [mean([run[k][key] for run in runs]) for k in range(options.marks)]
+                values = [mean([one[key] for one in column]) for column in zip(*runs, strict=True)]
                 middle, error = (list(column) for column in zip(*values, strict=True))
                 look = {"color": RUNS[i % 4], "linestyle": DASHES[i % 4], "marker": MARKERS[i % 4]}
-                part.errorbar(moments, middle, error, label=names[n], capsize=2, **look)
+                part.errorbar(options.minutes, middle, error, label=names[n], capsize=2, **look)
+            part.set_xscale("log")
             part.set_yscale("log")
             part.set_ylabel(title)
         axes[-1].set_xlabel("minutes of training")

@@ -25,7 +25,7 @@ from .solve.auto import named_solver
 from .solve.base import Solver, cost, integrate, longest, moves
 
 Builder = Callable[..., Tensor]
-_USUAL = 20  # evaluations
+USUAL = 20  # evaluations, where nobody says
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ def plan(
             given by value remembers more evaluations than there are steps.
     """
     if isinstance(solver, str):
-        chosen, own = named_solver(solver, process, max(1, (_USUAL if nfe is None else nfe) // each), shape)
+        chosen, own = named_solver(solver, process, max(1, (USUAL if nfe is None else nfe) // each), shape)
         grid = own if isinstance(grid, str) and grid == "natural" else grid
     else:
         chosen = solver
@@ -100,7 +100,7 @@ def _planned(
     high = {} if level is None else {"high": level}
     if solver.adaptive:
         return _capped(build(process, 1, **high), solver, again, nfe)
-    nfe = max(1, _USUAL // each) if nfe is None else nfe
+    nfe = max(1, USUAL // each) if nfe is None else nfe
     steps = nfe
     while True:
         path = build(process, steps, **high)

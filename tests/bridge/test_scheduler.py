@@ -56,6 +56,25 @@ def test_every_solver_is_itself(solver, flow, rng):
     assert (there - here).abs().max() < 1e-5 * here.abs().max()  # the timesteps are float32
 
 
+@pytest.mark.parametrize("flow", [False, True], ids=["variance-preserving", "flow"])
+def test_auto_is_its_choice_for_pictures(flow, rng):
+    """With 8 evaluations that differs from its choice for other data."""
+    config = (diffusers.FlowMatchEulerDiscreteScheduler() if flow else diffusers.DDIMScheduler(**DDIM)).config
+    scheduler = df.DriftfieldScheduler.from_config(config, solver="auto")
+    model, x = unet(), start(rng)
+    process, denoiser = df.from_diffusers(model, scheduler)
+    field = df.Reverse(process, denoiser)
+    here, other = (
+        df.sample(field, x, route.path, route.solver, rng)
+        for route in (df.plan(process, solver="auto", nfe=8, shape=shape) for shape in (x.shape[1:], (192,)))
+    )
+    scheduler.set_timesteps(8)
+    there, calls = looped(model, scheduler, x)
+    assert calls == 8
+    assert (there - here).abs().max() < 1e-5 * here.abs().max()  # the timesteps are float32
+    assert (there - other).abs().max() > 1e-3 * here.abs().max()
+
+
 @pytest.mark.parametrize("solver", ["heun", "deis", "dpm++2m"])
 @pytest.mark.parametrize("each", [False, True], ids=["one generator", "one each"])
 def test_restart_climbs_by_the_generator(solver, each):

@@ -43,7 +43,7 @@ def test_the_pipeline_s_own_pictures_by_ddim(pipe, latents, guidance, n):
     assert (ours - wanted).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("solver", ["deis", "heun", "dpm++2m"])
+@pytest.mark.parametrize("solver", ["deis", "heun", "dpm++2m", "auto"])
 def test_the_scheduler_and_the_function_are_one(pipe, latents, solver):
     """The pipeline under DriftfieldScheduler, and ours at twice its evaluations: guidance costs two."""
     kept = pipe.scheduler

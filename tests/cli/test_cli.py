@@ -170,6 +170,8 @@ def test_dry_prints_the_recipe_and_writes_nothing(tmp_path):
     assert cli("train", "mine.json", "--dry", cwd=tmp_path).stdout == text
     text = cli("train", "digits", "--process", "PFGMPP(D=64)", "--set", "objective=StableTarget", "--dry").stdout
     assert json.loads(text)["objective"]["process"]["D"] == 64
+    text = cli("train", "digits", "--process", "PFGM(clip=9)", "--set", "objective=PoissonField", "--dry").stdout
+    assert json.loads(text)["objective"]["process"]["clip"] == 9
 
 
 def test_lists_and_doctor():

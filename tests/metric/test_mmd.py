@@ -33,7 +33,9 @@ def test_the_value_is_the_double_loop(tile, bandwidths, monkeypatch):
     assert mmd(a, b, bandwidths)[0] == pytest.approx(double_loop(a, b, bandwidths), abs=1e-12)
 
 
-def test_the_value_alone_is_the_value():
+@pytest.mark.parametrize("tile", [1, 40, 2**18])
+def test_the_value_alone_is_the_value(tile, monkeypatch):
+    monkeypatch.setattr(module, "_TILE", tile)
     a, b = draw(13, 5, seed=1), draw(9, 5, seed=2)
     kernel = radial((1.5,))
     assert unbiased(a, b, kernel) == pytest.approx(discrepancy(a, b, kernel)[0], rel=1e-12)

@@ -400,6 +400,9 @@ def test_a_process_stays_beside_an_objective_among_the_settings():
     assert isinstance(run.recipe.objective, df.StableTarget)
     run = df.fit(x, process=process, steps=2, progress=False, settings=[*settings, "objective.process.D=32"])
     assert run.process.D == 32
+    one = df.PFGM(span=(0.01, 30.0))  # this objective has a process of its own, which would be taken in its place
+    settings[0] = "objective=PoissonField(reference=64)"
+    assert df.fit(x, process=one, steps=2, progress=False, settings=settings).process == one
 
 
 def test_minutes_become_steps(tmp_path):

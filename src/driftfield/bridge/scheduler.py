@@ -11,12 +11,13 @@ from torch import Tensor
 
 from ..adapt.diffusers import MISSING, is_flow, mean_of, training
 from ..adapt.model import read
-from ..generation import Plan, plan
+from ..generation import USUAL, Plan, plan
 from ..grid import named_grid, restart
 from ..linear import expand
 from ..plain import from_plain
 from ..process.base import Isotropic, Process
 from ..rng import Rng, integers, seeded
+from ..solve.auto import named_solver
 from .turns import Turns
 
 try:
@@ -123,7 +124,7 @@ class DriftfieldScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         elif sigmas is not None:
             path = self._ended(self._of_sigmas(_double([v for v in sigmas if v > 0]), shift))
         else:
-            path = self._builder(shift)
+            path = self._builder(shift, USUAL if num_inference_steps is None else num_inference_steps)
         nfe = num_inference_steps if timesteps is None and sigmas is None else None
         route = plan(self.process, solver=self.config.solver, nfe=nfe, grid=path, shape=_PICTURE)
         if route.solver.adaptive:
@@ -229,8 +230,10 @@ class DriftfieldScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         last = 0.0 if clean else self.process.span[0]
         return torch.cat((times, _double([last]))) if times[-1] > last else times
 
-    def _builder(self, shift: float) -> Callable[..., Tensor]:
-        make, levels = named_grid(self.config.grid), [(int(p), int(k), a, b) for p, k, a, b in self.config.restarts]
+    def _builder(self, shift: float, nfe: int) -> Callable[..., Tensor]:
+        own = named_solver(self.config.solver, self.process, nfe, _PICTURE)[1]
+        make = own if self.config.grid == "natural" else named_grid(self.config.grid)
+        levels = [(int(p), int(k), a, b) for p, k, a, b in self.config.restarts]
 
         def build(process: Process, steps: int) -> Tensor:
             path = make(process, steps)
