@@ -274,6 +274,21 @@ def test_augmented_rows_are_compared_with_what_shares_their_label():
     assert min(found.values()) > 5
 
 
+@pytest.mark.parametrize(
+    "process",
+    [df.EDM(), df.Yukawa(), df.MixedDiffusionPoisson(0.5, 2.0), df.CLD(), df.Blur(), df.DissipativeWave(damping=4.0)],
+    ids=lambda process: type(process).__name__,
+)
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_no_row_need_share_a_label(process, probability):
+    """Without any augmented row no row is mirrored; with every row augmented none is plain: both happen in a batch."""
+    data = draws(6, 1, 4, 4)
+    objective = StableTarget(process, weight=Even(), augment=Augment(probability=probability), reference=16)
+    losses = objective({"denoiser": lambda x, t, cond=None: process.data(x)}, Batch(data[:3], None, data), seeded(2))
+    assert losses.shape == (3,)
+    assert losses.isfinite().all()
+
+
 def test_mirrors_are_the_labels_that_repeat():
     data = draws(2, 1, 4, 4)
     for augment in (

@@ -45,7 +45,7 @@ class StableTarget(Matching):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.reference < 1:
+        if self.reference < 1 or self.reference != int(self.reference):
             raise ValueError(f"reference counts data to compare with, the sample itself included; got {self.reference}")
         if self.reveal is not None:
             raise ValueError(
@@ -62,8 +62,9 @@ class StableTarget(Matching):
         y = self.process.target(x, t, x0)
         for axes, label in self.augment.mirrors():
             rows = (told == told.new_tensor(label)).all(1).nonzero()[:, 0]
-            part = None if group is None else group[rows]
-            y = y.index_copy(0, rows, self._mean(data.flip(axes), labels)(x[rows], t[rows], part))
+            if len(rows):
+                part = None if group is None else group[rows]
+                y = y.index_copy(0, rows, self._mean(data.flip(axes), labels)(x[rows], t[rows], part))
         return y
 
     def _mean(self, data: Tensor, labels: Tensor | None) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
