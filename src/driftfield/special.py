@@ -166,11 +166,12 @@ def laplace_contour(log_transform: Callable[[Array], Array], lam: Array, nodes: 
     circle = np.exp(2j * np.pi * np.arange(16) / 16)
     taylor = np.fft.fft(log_transform(lam[:, None] * (1 + circle / 2)), axis=1).real / 16 * 2.0 ** np.arange(16)
     y = (1 - taylor[:, 1]) / lam
-    a2 = 2 * taylor[:, 2]  # of the law tilted by exp(-lam Y), the variance, in units of 1 / lam^2
+    a2 = np.maximum(2 * taylor[:, 2], 0)  # of the law tilted by exp(-lam Y), the variance, in units of 1 / lam^2
     # Steepest descent to third order, but so little bent that a Gaussian of that variance is below exp(-32) at the end.
     spare = 8 * np.sqrt(a2) - 1
     bend = np.minimum((2 - 6 * taylor[:, 3]) / (6 * (1 + a2)), np.where(spare > 0, a2 / (2 * np.abs(spare)), np.inf))
-    end = np.sqrt((bend + a2 / 2) / a2) / bend  # where that Gaussian is least; it grows beyond
+    with np.errstate(divide="ignore"):  # a law of one point, but for rounding, has none
+        end = np.sqrt((bend + a2 / 2) / a2) / bend  # where that Gaussian is least; it grows beyond
     v = np.arange(nodes) / (5 * np.sqrt(1 + a2))[:, None]
     path = 1 + 1j * v - bend[:, None] * v**2
     points = lam[:, None] * path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
@@ -110,6 +111,32 @@ def test_a_formula_keeps_its_digits():
 
 
 @pytest.mark.parametrize(
+    ("text", "edge"),
+    [("sqrt(k**2 + 2)", 2), ("(k**2 + pi)**0.5", math.pi), ("log(3 + k**2)", 3), ("sqrt(2)*k", 0), ("log(2)*k**2", 0)],
+)
+def test_a_formula_may_have_any_constants(text, edge):
+    process = pde.Custom(symbol=text).process()
+    assert process.symbol.edge == pytest.approx(edge, rel=1e-12)
+    k = torch.tensor([0.3, 1.0, 7.0], dtype=DOUBLE)
+    torch.testing.assert_close(process.symbol(k.square()), pde.Custom(symbol=text).fade(k), rtol=1e-10, atol=0)
+    drawn = process.perturb(torch.zeros(500, 8, dtype=DOUBLE), torch.tensor(0.7, dtype=DOUBLE), seeded(3))
+    wave = drawn.cos().mean(1)
+    known = math.exp(-0.7 * float(process.symbol(torch.ones((), dtype=DOUBLE))))
+    assert abs(float(wave.mean()) - known) < 5 * float(wave.std()) / 500**0.5
+
+
+def test_a_formula_ends_at_its_pole():
+    assert Formula("k**2/(4 + k**2) + k**2").edge == pytest.approx(4, rel=1e-6)
+    assert Formula("k**2/(2 + k**2) + k**2").edge == pytest.approx(2, rel=1e-6)
+
+
+def test_what_divides_by_0_at_60_digits_may_not_at_more():
+    assert pde.Custom(symbol="k**2/log(1 + k**2)").verdict == "yes"
+    with pytest.raises(ValueError, match="divides by 0 at k = "):
+        pde.Custom(symbol="k + 1/(k - 1)**2")
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
         ({}, "one of the two"),
@@ -143,6 +170,7 @@ def test_formulas_are_read_and_never_run():
     ("given", "reason"),
     [
         ({"symbol": "1-exp(-k)"}, "bounded"),
+        ({"symbol": "k + 1e-30*k**4"}, "outgrows k^2"),
         ({"symbol": "1 - 1/(1 + log(1 + k**2))"}, "bounded"),  # as slowly as one over a logarithm
         ({"dispersion": "-I*k**2/(1+k**2)"}, "bounded"),
         ({"dispersion": "-I*(1-exp(-k**2))"}, "bounded"),

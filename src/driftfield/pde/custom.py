@@ -196,6 +196,13 @@ def _rest(branch: Any) -> complex:
         return complex(_exact(branch)(mpmath.mpf(10) ** (-16 if _is_function(branch) else -600)))
 
 
+def _outgrows(exact: Callable[[Any], Any]) -> bool:
+    """Whether the relation grows faster than `k^2` where no factor of its terms can hide it."""
+    with mpmath.workdps(60):
+        early, late = (abs(exact(mpmath.mpf(10) ** e)) / mpmath.mpf(10) ** (2 * e) for e in (100, 150))
+        return bool(late > 2 * early)
+
+
 def _judged(branch: Any, rest: complex, fades: bool) -> Judgement:
     """The verdict on the branch that is kept."""
     if rest != rest:
@@ -212,6 +219,8 @@ def _judged(branch: Any, rest: complex, fades: bool) -> Judgement:
     wrong = bernstein(symbol, 5, 25, 1e-13) if by_hand else bernstein(symbol)
     if wrong is not None:
         return Judgement("no", "", f"it forgets the data, but its kernel is no density in every dimension: {wrong}")
+    if not by_hand and _outgrows(exact):
+        return Judgement("no", "", "Omega(k) outgrows k^2 as k grows, so that its kernel has negative values")
     if _bounded(branch):
         return Judgement("no", "", "Omega(k) is bounded as k grows, so that an atom stays at each datum: no density")
     return Judgement("yes", "", "every mode fades, and the exponent passes the test of a Bernstein function of k^2")

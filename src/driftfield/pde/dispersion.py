@@ -31,6 +31,7 @@ _HIGHEST = 12  # degree in w of a relation that is solved
 _STEEP = ("exp", "sinh", "cosh")
 _SENSITIVE = (*_STEEP, "sin", "cos", "tan", "tanh")  # functions that need all digits before the point
 _DIGITS = 60  # of the arithmetic of the numerical tests: nothing is lost to cancellation
+_MOST = 3000  # digits, where those do not tell a number from 1
 DECADES = 6  # of wavenumbers, on either side of 1, that the numerical tests look at
 
 
@@ -219,9 +220,24 @@ def forgets_at(omega: Callable[[Any], Any], decades: int = DECADES, points: int 
 
 
 def numerical(branch: sympy.Expr, values: dict[sympy.Symbol, Any]) -> Callable[[Any], Any]:
-    """The branch as a function of numbers of mpmath, its parameters as given."""
+    """The branch as a function of numbers of mpmath, its parameters as given.
+
+    Raises: ValueError where it divides by 0, also with so many digits that a difference is 0 only if it is none.
+    """
     exact = {s: sympy.nsimplify(v, rational=True) for s, v in values.items()}
-    found: Callable[[Any], Any] = sympy.lambdify(symbols()["k"], branch.subs(exact), "mpmath")
+    made: Callable[[Any], Any] = sympy.lambdify(symbols()["k"], branch.subs(exact), "mpmath")
+
+    def found(k: Any) -> Any:
+        try:
+            return made(k)
+        except ZeroDivisionError:
+            with mpmath.workdps(_MOST):
+                try:
+                    return made(k)
+                except ZeroDivisionError:
+                    at = f"k = {mpmath.nstr(k, 3)}"
+                    raise ValueError(f"the relation {branch} divides by 0 at {at}; it must be finite there") from None
+
     return found
 
 

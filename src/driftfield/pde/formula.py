@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import mpmath
 import sympy
 import torch
+from sympy.codegen.cfunctions import log1p
 from torch import Tensor
 
 from ..process.symbols import Symbol
@@ -102,30 +103,56 @@ def _compiled(text: str) -> _Compiled:
     made = _Compiled(direct, slope, least, _edge(exact), index, float(drift), rest)
     off = (made.gathered(_GRID[wrong]) - known[wrong]).abs()
     if not bool((off <= 10 * _ACCURATE * known[wrong].abs()).all()):
-        raise ValueError(f"{text!r} loses its digits at long waves; write it without differences of near numbers")
+        k = float(_GRID[wrong].max()) ** 0.5
+        raise ValueError(
+            f"{text!r} does not give 12 digits at k = {k:.3g}; write it without differences of near numbers, and "
+            "without powers that overflow"
+        )
     return made
 
 
 def _edge(exact: Callable[[Any], Any]) -> float:
-    """How far down the negative axis of `lam` the function stays real; 0 where it never ceases to."""
+    """How far down the negative axis of `lam` the function stays real and concave; 0 where it never ceases to."""
     with mpmath.workdps(40):
+        place, value, slope = mpmath.mpf(0), mpmath.mpf(0), mpmath.mpf(0)
 
-        def real(x: float) -> bool:
-            value = exact(mpmath.mpc(0, mpmath.sqrt(mpmath.mpf(x))))
-            return bool(abs(mpmath.im(value)) <= 1e-30 * abs(value))
+        def goes_on(x: float) -> tuple[bool, Any]:
+            """Whether it does from `place` to `x`; beyond a pole it comes back from above."""
+            try:
+                found = exact(mpmath.mpc(0, mpmath.sqrt(mpmath.mpf(x))))
+            except ValueError:  # at a pole
+                return False, None
+            is_real = abs(mpmath.im(found)) <= 1e-30 * abs(found)
+            least = value + slope * (x - place)
+            return bool(is_real and mpmath.re(found) <= least + 1e-25 * abs(least)), mpmath.re(found)
 
-        high = next((x for x in _GRID.tolist() if not real(x)), 0.0)
-        if high <= float(_GRID[0]):
+        for high in _GRID.tolist():
+            good, found = goes_on(high)
+            if not good:
+                break
+            slope, value, place = (found - value) / (high - place), found, mpmath.mpf(high)
+        else:
             return 0.0
-        low = high / 2
+        low = float(place)
+        if low == 0:
+            return 0.0
         for _ in range(60):
             middle = (low + high) / 2
-            low, high = (middle, high) if real(middle) else (low, middle)
+            low, high = (middle, high) if goes_on(middle)[0] else (low, middle)
         return low
 
 
 def _function(lam: sympy.Symbol, formula: sympy.Expr) -> Callable[[Tensor], Tensor]:
-    """The formula on tensors, complex ones included."""
+    """The formula on tensors, complex ones included; what is near 1 for long waves by `log1p`, which keeps digits."""
     names = {"re": "real", "im": "imag"}
-    found = sympy.lambdify(lam, formula, [{name: getattr(torch, names.get(name, name.lower())) for name in FUNCTIONS}])
+    known = {name: getattr(torch, names.get(name, name.lower())) for name in (*FUNCTIONS, "log1p")}
+
+    def logarithm(a: sympy.Expr) -> sympy.Expr:
+        return log1p(sympy.expand(a - 1)) if a.subs(lam, 0) == 1 else sympy.log(a)
+
+    def number(e: sympy.Expr) -> bool:  # torch has no functions of plain numbers, such as sqrt(2)
+        return bool(e.is_number and e.is_real and not e.is_Rational)
+
+    formula = formula.replace(number, lambda e: e.evalf(17)).replace(sympy.log, logarithm)
+    found = sympy.lambdify(lam, formula, [known])
     return lambda z: torch.as_tensor(found(z), dtype=z.dtype).expand(z.shape)

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..rng import seeded
 from ..special import Array, invert_laplace
 
 if TYPE_CHECKING:
     from .symbols import Symbol
 
 _TAYLOR = 8  # derivatives whose signs are checked
+_ROWS = 64  # quantiles found at a time: with 128 points each, and integrals at each of those, more would be slower
+_MISSED = 1e-3  # by Newton's last step in ln(y), and of a probability: where the law can be inverted it is 1e-6
+_SHARP = 1e10  # `t Omega` at the largest saddle point: a law of the relative width w has saddle points up to 1 / w
+_TOP = 1e140  # the largest saddle point: its square is still a number, and a variance of its inverse is none
+_TRIED = 3  # draws at each of some levels, to see that the law can be inverted
 
 
+@lru_cache(maxsize=64)
 def check_bernstein(symbol: Symbol) -> None:
-    """Raise a ValueError unless `symbol` is 0 at 0, grows without bound, and its derivatives alternate in sign.
+    """Raise a ValueError unless `symbol` is 0 at 0, grows without bound, its derivatives alternate, and it draws.
 
     The first 8 derivatives are looked at, at 121 points from 1e-12 to 1e12, which a function that is not Bernstein can
-    pass only by little.
+    pass only by little. Draws are tried at levels from 1e-4 to 1e4.
     """
     check_value(symbol)
     lam = torch.logspace(-12, 12, 121, dtype=torch.float64)
@@ -48,6 +56,13 @@ def check_bernstein(symbol: Symbol) -> None:
             f"{symbol} is bounded by {end:.4g}, so a share of the data is never moved and there is no density; add a "
             "symbol that grows, such as Power(1.0)"
         )
+    times = 2 / symbol(torch.logspace(-8, 8, 9, dtype=torch.float64))
+    try:
+        symbol.draw(times.repeat_interleave(_TRIED), seeded(0))
+    except FloatingPointError as error:
+        raise ValueError(
+            f"{error}; a symbol needs a `draw` of its own where its jumps have no smooth density, such as one size"
+        ) from None
 
 
 def check_value(symbol: object) -> None:
@@ -62,16 +77,44 @@ def numpy_of(function: Callable[[Tensor], Tensor], lam: Array) -> Array:
 
 
 def quantiles(symbol: Symbol, t: Tensor, u: Tensor) -> Tensor:
-    """The quantiles `u` of `A_t`, `(B,)` each: by halves in the saddle point, which falls as the quantile rises."""
+    """The quantiles `u` of `A_t`, `(B,)` each: by halves in the saddle point, which falls as the quantile rises.
+
+    Raises: FloatingPointError where the law cannot be inverted on the path that serves smooth ones.
+    """
+    parts = zip(torch.split(t, _ROWS), torch.split(u, _ROWS), strict=True)
+    return torch.cat([symbol.drift * time + _jumped(symbol, time, some) for time, some in parts])
+
+
+def _jumped(symbol: Symbol, t: Tensor, u: Tensor) -> Tensor:
+    """The quantiles of what is no drift."""
     time, below = t.cpu().numpy()[:, None], u.cpu().numpy()
 
     def law(log_lam: Array) -> tuple[Array, Array, Array]:
-        return invert_laplace(lambda lam: -time * numpy_of(symbol, lam), np.exp(log_lam))
+        return invert_laplace(lambda lam: -time * numpy_of(symbol.jumps, lam), np.exp(log_lam))
 
-    high, low = (symbol.inverse(share / t).log().cpu().numpy() for share in (1e3, 1e-17))
-    for _ in range(26):
+    most = float(symbol.jumps(torch.tensor(_TOP, dtype=torch.float64)))
+    rates = np.minimum(np.array([[_SHARP], [1e-17]]) / time[:, 0], most)
+    high, low = _inverse(symbol.jumps, rates)
+    top = high
+    with np.errstate(all="ignore"):  # judged below
+        for _ in range(30):
+            middle = (low + high) / 2
+            above = law(middle)[1] > below  # the quantile is smaller, so its saddle point larger
+            low, high = np.where(above, middle, low), np.where(above, high, middle)
+        y, reached, density = law((low + high) / 2)
+        last = (below - reached) / (y * density)
+    nothing = (rates[0] == most) & (high == top)  # less than is likely to jump at all, or a number can hold
+    right = (np.abs(last) < _MISSED) & (np.abs(reached - 0.5) < 0.5 + _MISSED) | nothing
+    if not right.all():
+        raise FloatingPointError(f"the law of {symbol} could not be inverted at the time {t[int(right.argmin())]:.3g}")
+    return torch.from_numpy(np.where(nothing, 0, y * np.exp(last))).to(u)
+
+
+def _inverse(function: Callable[[Tensor], Tensor], value: Array) -> Array:
+    """The logarithm of where an increasing function has a `value` > 0, to 1e-9."""
+    low, high = np.full_like(value, -math.log(_TOP)), np.full_like(value, math.log(_TOP))
+    for _ in range(40):
         middle = (low + high) / 2
-        above = law(middle)[1] > below  # the quantile is smaller, so its saddle point larger
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-    y, reached, density = law((low + high) / 2)
-    return torch.from_numpy(y * np.exp((below - reached) / (y * density))).to(u)
+        above = numpy_of(function, np.exp(middle)) > value
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return np.asarray((low + high) / 2)

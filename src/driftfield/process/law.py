@@ -14,6 +14,7 @@ from .bernstein import numpy_of
 from .symbols import Symbol
 
 FAR = 1e9  # the largest distance, in levels
+_FARTHER = 1e4  # times it, to which variances count: a power of index 1/20 needs as much there
 _COARSE = 0.1  # the step of the logarithm of the saddle point, at most
 _FINE = 0.6  # the step between the points of a law, in widths of what is summed over them
 _DEEP = 5000.0  # 1 / width^2 to which the far tail is resolved: enough for a log-kernel of -10^4
@@ -39,10 +40,9 @@ def law_of(symbol: Symbol, log_level: float, n: int) -> Law:
     unit = torch.tensor(4 * math.exp(-2 * log_level), dtype=torch.float64)
     time = 2 / float(symbol(unit))
     edge, least = symbol.edge, 1e-9 * symbol.edge  # below `least`, the tilt has no digits left
+    if edge > 0 and _unbounded(symbol):
+        edge, least = edge * (1 - 1e-6), 1e-6 * edge
     base = _at(symbol, -edge) if edge > 0 else 0.0
-    if not math.isfinite(base):
-        edge, least = symbol.edge * (1 - 1e-6), 1e-6 * symbol.edge
-        base = _at(symbol, -edge)
 
     def log_transform(mu: Array) -> Array:
         return np.asarray(-time * (numpy_of(symbol.jumps, mu - edge + 0j) - base))
@@ -63,7 +63,7 @@ def law_of(symbol: Symbol, log_level: float, n: int) -> Law:
         coarse = laplace_contour(log_transform, lam, 2)
         log_v = log_variance(coarse.y)
         score = coarse.log_scale - edge * coarse.y - n / 2 * log_v + np.log(lam * coarse.spacing)
-    usable = np.isfinite(score) & (log_v < 2 * math.log(FAR)) & (log_v > -2 * math.log(FAR) - math.log(n))
+    usable = np.isfinite(score) & (log_v < 2 * math.log(_FARTHER * FAR)) & (log_v > -2 * math.log(FAR) - math.log(n))
     middle = int(np.searchsorted(lam, float(unit) + edge))  # in the bulk of the law, where its transform is exp(-2)
     gaps = np.flatnonzero(~usable)
     first = int(gaps[gaps < middle].max(initial=-1)) + 1
@@ -137,6 +137,12 @@ def _around(ends: Array, centre: float, width: float) -> Array:
     away = width * np.sinh(np.linspace(reach[0], reach[1], 4001))
     place = (np.arcsinh(away / width) + away) / _COARSE
     return np.asarray(centre + np.interp(np.arange(place[0], place[-1]), place, away))
+
+
+def _unbounded(symbol: Symbol) -> bool:
+    """Whether `symbol` falls without bound towards its edge, told from points beside it: at it, rounding decides."""
+    first, second, third = (_at(symbol, -symbol.edge * (1 - 10.0**-j)) for j in (2, 4, 6))
+    return not abs(third - second) < 0.7 * abs(second - first)
 
 
 def _at(symbol: Symbol, lam: float) -> float:

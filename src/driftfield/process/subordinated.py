@@ -23,6 +23,7 @@ from .symbols import Power, Symbol
 
 _U = 0.05  # the step of ln(1 + (d / core)^2) in a table, at most
 _ROW, _SHEET = 0.1, 0.2  # and times sqrt(n), which resolves a shell in `n` dimensions: for one time, and for every
+_CUSP = 1e-3  # of the core, squared: the scale of the table at the centre, where a kernel may be no power series in d^2
 _STRIDE, _BEYOND = 0.2, 30.0  # step of ln(level) in one for every time, which reaches as far beyond the span
 
 
@@ -112,7 +113,8 @@ class Subordinated(Subordination):
             the pull, some 0.1 s once; for times that differ from row to row (training) by interpolation, the pull to
             1e-3 and differences of the log-kernel to 5e-3, some seconds once, within 30 times the `levels`. Both at
             distances of 1e-9 to 1e9 levels.
-    Raises: ValueError for a symbol that is not a Bernstein function, or is bounded.
+    Raises: ValueError for a symbol that is not a Bernstein function, is bounded, or draws by inversion of a law that
+            cannot be inverted so, as where jumps have one size: `1 - exp(-lam) + lam`.
     Source: Bochner 1955, Ch. 4; Liu et al. 2023. [bochner1955harmonic] [liu2023genphys]
     """
 
@@ -134,7 +136,7 @@ def _grid(core: float, shell: float) -> tuple[float, Array]:
 @lru_cache(maxsize=128)
 def _row(symbol: Symbol, n: int, log_level: float) -> tuple[float, tuple[Curves, Curves]]:
     law = law_of(symbol, log_level, n)
-    core = core_of(law, n)
+    core = _CUSP * core_of(law, n)
     step, u = _grid(core, _ROW / math.sqrt(n))
     profile, pull = mixed(law, n, core * np.expm1(u))
     return core, (curve(0.0, step, profile), curve(0.0, step, pull))
@@ -144,7 +146,7 @@ def _row(symbol: Symbol, n: int, log_level: float) -> tuple[float, tuple[Curves,
 def _sheets(symbol: Symbol, n: int, levels: tuple[float, float]) -> tuple[float, tuple[Sheet, Sheet]]:
     first, last = math.log(levels[0] / _BEYOND), math.log(levels[1] * _BEYOND)
     laws = [law_of(symbol, a, n) for a in np.arange(first, last + _STRIDE, _STRIDE).tolist()]
-    core = min(core_of(law, n) for law in laws)
+    core = _CUSP * min(core_of(law, n) for law in laws)
     step, u = _grid(core, _SHEET / math.sqrt(n))
     d2 = core * np.expm1(u)
     profiles, pulls = (np.stack(rows) for rows in zip(*(mixed(law, n, d2) for law in laws), strict=True))

@@ -57,8 +57,11 @@ class Symbol(ABC):
         return self(lam) - self.drift * lam if self.drift else self(lam)
 
     def draw(self, t: Tensor, rng: Rng) -> Tensor:
-        """`A_t` for times `t > 0` `(B,)`, in float64; unless a symbol knows better, by inversion of its law to 1e-9."""
-        return quantiles(self, t.double(), open_uniform(t, rng))
+        """`A_t` for times `t > 0` `(B,)`, in float64; unless a symbol knows better, by inversion of its law to 1e-9.
+
+        That serves jumps of a smooth density. Raises: FloatingPointError for others, where they show.
+        """
+        return self.drift * t.double() if self.index == 1 else quantiles(self, t.double(), open_uniform(t, rng))
 
     def inverse(self, value: Tensor) -> Tensor:
         """The `lam` at which `Omega(lam)` is `value` > 0, in float64."""
