@@ -69,7 +69,7 @@ def test_iddpm_levels():
 
 
 @pytest.mark.parametrize("name", ["edm", "vp", "ve", "iddpm"])
-@pytest.mark.parametrize("process", [df.VP(), df.SubVP(), df.VE(), df.PFGMPP(D=2.0)], ids=str)
+@pytest.mark.parametrize("process", [df.VP(), df.SubVP(), df.VE(), df.PFGMPP(D=8.0)], ids=str)
 def test_one_network_serves_every_process_at_equal_level(name, process, rng):
     """The estimate at `x` of a process with `alpha` equals EDM's at `x / alpha` and the same level."""
     network = Echo()
@@ -183,3 +183,23 @@ def test_bad_preconditioning_is_refused():
         df.Preconditioned(Echo(), df.EDM(), 0.5, "emd")
     with pytest.raises(ValueError, match="use scaling='flow'"):
         df.Preconditioned(Echo(), df.Rectified(), 0.5, "edm")
+
+
+@pytest.mark.parametrize("process", [df.PFGM(), df.PFGMPP(D=4.0), df.Fractional(1 / 3)], ids=repr)
+@pytest.mark.parametrize("n", [1, 2, 64])
+def test_heavy_tailed_noise_is_scaled_by_how_far_a_state_is(process, n):
+    """What is usual at its level is told the time; what is far is told the time of its distance, and shrunk by it."""
+    echo = Echo()
+    denoiser = df.Preconditioned(echo, process, 0.5)
+    x = torch.ones(4, n, dtype=F64) * torch.tensor([0.1, 0.9, 1e4, 1e12], dtype=F64)[:, None]
+    t = process.time(torch.tensor(0.3, dtype=F64))
+    y = denoiser(x, t)
+    usual = 4 * (0.3**2 + 0.5**2)
+    level = (0.3**2 + (x[:, 0].square() - usual).clamp(min=0)).sqrt()
+    torch.testing.assert_close(echo.noise, level.log() / 4)
+    c_skip, c_out, c_in, c_noise = (c[:, None] for c in table("edm", level))
+    torch.testing.assert_close(y, c_skip * x + c_out * (torch.sin(3 * c_in * x) + c_noise))
+    assert float(y.abs().max()) < 0.5 * (1 + math.log(1e12) / 4) + 1e-6
+    torch.testing.assert_close(denoiser.skip(x, t), c_skip * x)
+    each = denoiser(x, t.expand(4))
+    torch.testing.assert_close(each, y)

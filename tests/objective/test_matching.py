@@ -130,6 +130,13 @@ def test_labels_are_dropped_at_their_rate_and_augmentation_is_told():
     assert seen["cond"] is None
 
 
+class Zero(torch.nn.Module):
+    """An untrained network: its last layer begins at 0."""
+
+    def forward(self, x, noise, cond=None):
+        return 0 * x
+
+
 @each
 @pytest.mark.parametrize("weight", [Balanced(0.5), NoiseMatching(), VelocityMatching(), Even()], ids=str)
 @pytest.mark.parametrize("event", [(), (3,), (2, 4)])
@@ -141,8 +148,37 @@ def test_losses_keep_the_dtype_of_the_data_in_any_shape(process, weight, event):
         t = process.time(torch.full((count,), 0.7, dtype=F64))
         losses = objective.at(lambda x, t, cond=None: 0 * x, Batch(x0), t, seeded(13))
         assert (losses.shape, losses.dtype) == ((count,), torch.float32)
-        expected = weight(process, t) * x0.double().reshape(count, math.prod(event)).square().mean(1)
+        expected = weight.rows(process, t, process.perturb(x0, t, seeded(13))) * x0.double().reshape(
+            count, math.prod(event)
+        ).square().mean(1)
         torch.testing.assert_close(losses.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "process", [df.PFGM(), df.PFGMPP(D=0.5), df.PFGMPP(D=3.0), df.Fractional(1 / 3), df.Fractional(0.9)], ids=repr
+)
+def test_losses_of_heavy_tailed_noise_stay_bounded(process):
+    """At noise above the data even the longest of 100,000 draws weighs no more than a few, with an untrained network.
+
+    Scaled by the level of the time alone, the largest of these losses is 1e5 to 1e20 times the smallest.
+    """
+    objective = Matching(process, weight=Balanced(0.5), label_dropout=0.0)
+    x0 = 0.5 * torch.randn(100_000, 2, generator=seeded(14), dtype=F64)
+    t = process.time(torch.full((len(x0),), 2.0, dtype=F64))
+    denoiser = df.Preconditioned(Zero(), process, 0.5)
+    losses = objective.at(denoiser, Batch(x0), t, seeded(15))
+    assert float(losses.max()) < 40  # a chi-square of two over two, its largest of so many, is 11.5
+    assert 0.5 < float(losses.mean()) < 2
+
+
+@pytest.mark.parametrize("process", [df.EDM(), df.VP(), df.PFGMPP(D=128.0), df.Yukawa(), df.Fractional(1.0)], ids=repr)
+def test_other_noise_is_weighed_by_its_time(process):
+    x0 = torch.randn(500, 2, generator=seeded(14), dtype=F64)
+    t = process.time(torch.full((len(x0),), 2.0, dtype=F64))
+    x = process.perturb(x0, t, seeded(15))
+    assert process.apparent(x, t, 0.5) is t
+    weight = Balanced(0.5)
+    assert torch.equal(weight.rows(process, t, x), weight(process, t))
 
 
 def test_bad_objectives_are_refused():

@@ -116,6 +116,9 @@ class Preconditioned(Learned):
     of which the table's row is the case `g = a / s`. So a network of CLD at
     the level `1 / g` sees just what one of EDM sees there, and may be one.
 
+    Where noise is so heavy-tailed that its size is not told by the time (PFGM, `PFGMPP` up to D = 4, `Fractional`), the
+    table is taken at the time that a state looks like, `process.apparent`: `t` itself for all but the longest.
+
     `network(x, noise, cond)` is called with `noise` of shape `(B,)`. `autocast` is the dtype it runs in
     (`torch.bfloat16`); everything outside it stays in the dtype of `x`.
     Raises: ValueError for a scaling that is undefined where the process keeps no signal.
@@ -157,7 +160,7 @@ class Preconditioned(Learned):
         return self._scale(self.process, t, self.sigma_data)
 
     def skip(self, x: Tensor, t: Tensor) -> Tensor:
-        return expand(self.coefficients(t)[0], x) * x
+        return expand(self.coefficients(self.process.apparent(x, t, self.sigma_data))[0], x) * x
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         """The estimate of `E[x_0 | x_t = x]`, `(B, *data)`: `x` is a state, `t` is `()` or `(B,)`.
@@ -165,7 +168,8 @@ class Preconditioned(Learned):
         Where `cond` is a `Condition` that knows clean data, the estimate is what is known.
         """
         if isinstance(self.process, Isotropic):
-            c_skip, c_out, c_in, c_noise = self.coefficients(t)
+            seen = self.process.apparent(x, t, self.sigma_data)
+            c_skip, c_out, c_in, c_noise = self.coefficients(seen)
             y = expand(c_skip, x) * x + expand(c_out, x) * self._call(expand(c_in, x) * x, c_noise, cond)
         else:
             w, g = self.process.observe(x, t)

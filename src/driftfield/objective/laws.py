@@ -76,12 +76,17 @@ class Weight(ABC):
     def __call__(self, process: Process, t: Tensor) -> Tensor:
         """Weights of the shape of `t`."""
 
+    def rows(self, process: Process, t: Tensor, x: Tensor) -> Tensor:
+        """Weights of the states `x` at the times `t`, `(B,)`: those of the times, unless a state says more."""
+        return self(process, t)
+
 
 @dataclass(frozen=True)
 class Balanced(Weight):
     """`1 / c_out^2`: every level starts at a loss of 1 for data of standard deviation `sigma_data`.
 
-    It is `1 / sigma_data^2 + 1 / level^2`. `sigma_data` None is filled in from the data by training.
+    It is `1 / sigma_data^2 + 1 / level^2`, under heavy-tailed noise at the level that a state looks like
+    (`Process.apparent`). `sigma_data` None is filled in from the data by training.
     Source: Karras et al. 2022, Table 1. [karras2022edm]
     """
 
@@ -91,6 +96,9 @@ class Balanced(Weight):
         if self.sigma_data is None:
             raise ValueError("the weight Balanced needs sigma_data, the standard deviation of the data")
         return self.sigma_data**-2 + process.level(t).square().reciprocal()
+
+    def rows(self, process: Process, t: Tensor, x: Tensor) -> Tensor:
+        return self(process, t if self.sigma_data is None else process.apparent(x, t, self.sigma_data))
 
 
 @dataclass(frozen=True)

@@ -99,5 +99,5 @@ class Matching(Regression):
             goal = self.process.target(x, t, x0) if batch is None else self.goal(x, t, x0, condition(cond), batch)
         error = denoiser(x, t, cond) - goal
         mean = flat(error.square()).mean(1) if mask is None else unknown_mean(error.square(), mask)
-        losses: Tensor = self.weight(self.process, t).to(error.dtype) * mean
+        losses: Tensor = self.weight.rows(self.process, t, x).to(error.dtype) * mean
         return losses

@@ -73,6 +73,13 @@ class Process(ABC):
         """The logarithm of the signal-to-noise ratio `alpha_t^2 / sigma_t^2`."""
         return -2 * self.level(t).log()
 
+    def apparent(self, x: Tensor, t: Tensor, sigma_data: float) -> Tensor:
+        """The time that a network is told for the states `x`, `(B, *data)`, of data of deviation `sigma_data`.
+
+        `t` itself; but see `RadialProcess` for noise whose size the time does not tell.
+        """
+        return t
+
     def diffuse(self, x: Tensor, s: Tensor, t: Tensor, rng: Rng) -> Tensor:
         """Draw `x_t` given `x_s = x`, for `t >= s`: the upward move of Restart and churn, exact in law.
 

@@ -19,6 +19,7 @@ from .base import ByLevel, Isotropic, check_climb, check_span
 from .gaussian import EDM
 
 _LARGEST = 1e16  # of a finite D: there the scale of the noise is already 1 to eight digits
+_USUAL = 4.0  # times its mean, the square of a state that no noise needs explaining
 LEAST_CLIMB = 1e-6  # of a level: an upward move tells no smaller ones apart
 
 
@@ -35,6 +36,25 @@ class RadialProcess(Isotropic):
     def perturb(self, x0: Tensor, t: Tensor, rng: Rng) -> Tensor:
         g = normal(x0, rng)  # drawn first, so that processes with the same generator share it
         return x0 + expand(self.scale(t * _rows(x0), rng), x0) * g
+
+    @property
+    def heavy(self) -> bool:
+        """Whether the noise lacks a fourth moment, so that an average of squared errors would have no variance."""
+        return False
+
+    def apparent(self, x: Tensor, t: Tensor, sigma_data: float) -> Tensor:
+        """`t`; for heavy noise, at a state longer than is usual at its level, a time `(B,)` at which it is usual.
+
+        Far from the data the Student t is, towards each datum, nearly a Gaussian whose variance is the square of the
+        distance over the dimensions: that is the level by which to scale. Scaled by the level of `t`, the targets and
+        errors of its rare long draws have no variance (below two degrees of freedom no mean), and drown all others.
+        A weight or a scale that depends on the state leaves the mean of the target what it is.
+        """
+        if not self.heavy:
+            return t
+        level, square = self.level(t.double()), flat(x).double().square().mean(1)
+        usual = _USUAL * (level.square() + sigma_data**2)
+        return self.time((level.square() + (square - usual).clamp(min=0)).sqrt()).to(t)
 
     def noise(self, like: Tensor, rng: Rng) -> Tensor:
         """Draw the noise of level 1, shaped like the batch `like`."""
@@ -73,6 +93,10 @@ class PFGMPP(ByLevel, RadialProcess):
     @property
     def freedom(self) -> float:
         return self.D
+
+    @property
+    def heavy(self) -> bool:
+        return self.D <= 4
 
     def log_drop(self, d2: Tensor, rise: Tensor, t: Tensor, n: int) -> Tensor:
         if math.isinf(self.D):

@@ -47,6 +47,10 @@ class Subordination(Smoothing):
     def freedom(self) -> float:
         return {1.0: math.inf, 0.5: 1.0}.get(self.symbol.index or 0.0) or super().freedom
 
+    @property
+    def heavy(self) -> bool:
+        return self.symbol.index is not None and self.symbol.index < 1
+
     def scale(self, t: Tensor, rng: Rng) -> Tensor:
         t = t.double()
         return (2 * self.symbol.draw(t.where(t > 0, 1.0), rng)).sqrt().where(t > 0, 0.0)

@@ -74,6 +74,10 @@ class Hyperbolic(Smoothing):
     def freedom(self) -> float:
         return self.D if self.mass == 0 else super().freedom
 
+    @property
+    def heavy(self) -> bool:
+        return self.mass == 0 and self.D <= 4
+
     def scale(self, t: Tensor, rng: Rng) -> Tensor:
         r = t.double() * math.sqrt(self.D)
         if self.D == 1:
@@ -183,6 +187,10 @@ class MixedDiffusionPoisson(Smoothing):
     @property
     def freedom(self) -> float:
         return math.inf if self.a == 0 else 1.0 if self.b == 0 else super().freedom
+
+    @property
+    def heavy(self) -> bool:
+        return self.a > 0 and self.b == 0
 
     def scale(self, t: Tensor, rng: Rng) -> Tensor:
         inner, clock = self._inner(t.double())
