@@ -378,7 +378,11 @@ def test_load_refuses_what_is_not_ours(unbroken, tmp_path):
     df.load(tmp_path / "fine.safetensors")
 
 
-@pytest.mark.parametrize("process", [df.EDM(), df.VP(), df.Rectified(), df.PFGMPP(D=float("inf"))], ids=str)
+@pytest.mark.parametrize(
+    "process",
+    [df.EDM(), df.VP(), df.Rectified(), df.PFGMPP(D=float("inf")), df.PFGM(), df.Fractional(1 / 3), df.Yukawa()],
+    ids=lambda process: type(process).__name__,
+)
 def test_fit_in_one_call(process):
     """Vectors in the user's own units, one class in two places: samples come back near them."""
     g = torch.Generator().manual_seed(1)
