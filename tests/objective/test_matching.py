@@ -22,11 +22,20 @@ from driftfield.objective.laws import (
     VelocityMatching,
 )
 from driftfield.objective.matching import Matching
+from driftfield.process.symbols import Power
 from driftfield.rng import rows, seeded
 
 F64 = torch.float64
 PROCESSES = [df.EDM(), df.VP(), df.SubVP(), df.VE(), df.Rectified(), df.PFGMPP(D=4.0), df.PFGMPP(D=float("inf"))]
 each = pytest.mark.parametrize("process", PROCESSES, ids=str)
+SUM = df.Subordinated(Power(1.0) + 0.3 * Power(0.5))  # whose targets lie between a far state and the data
+
+
+class Zero(torch.nn.Module):
+    """An untrained network: its last layer begins at 0."""
+
+    def forward(self, x, noise, cond=None):
+        return 0 * x
 
 
 @pytest.mark.parametrize("process", [p for p in PROCESSES if getattr(p, "D", math.inf) == math.inf], ids=str)
@@ -38,10 +47,6 @@ def test_an_empty_network_has_loss_one(process):
     """
     s = 0.7
     x0 = s * torch.randn(30_000, 2, generator=seeded(1), dtype=F64)
-
-    class Zero(torch.nn.Module):
-        def forward(self, x, noise, cond=None):
-            return torch.zeros_like(x)
 
     inner = df.Rectified(span=(1e-3, 0.99)) if isinstance(process, df.Rectified) else process  # "edm" needs a signal
     denoiser = df.Preconditioned(Zero(), inner, s, "edm")
@@ -130,13 +135,6 @@ def test_labels_are_dropped_at_their_rate_and_augmentation_is_told():
     assert seen["cond"] is None
 
 
-class Zero(torch.nn.Module):
-    """An untrained network: its last layer begins at 0."""
-
-    def forward(self, x, noise, cond=None):
-        return 0 * x
-
-
 @each
 @pytest.mark.parametrize("weight", [Balanced(0.5), NoiseMatching(), VelocityMatching(), Even()], ids=str)
 @pytest.mark.parametrize("event", [(), (3,), (2, 4)])
@@ -155,7 +153,7 @@ def test_losses_keep_the_dtype_of_the_data_in_any_shape(process, weight, event):
 
 
 @pytest.mark.parametrize(
-    "process", [df.PFGM(), df.PFGMPP(D=0.5), df.PFGMPP(D=3.0), df.Fractional(1 / 3), df.Fractional(0.9)], ids=repr
+    "process", [df.PFGM(), df.PFGMPP(D=0.5), df.PFGMPP(D=3.0), df.Fractional(1 / 3), df.Fractional(0.9), SUM], ids=repr
 )
 def test_losses_of_heavy_tailed_noise_stay_bounded(process):
     """At noise above the data even the longest of 100,000 draws weighs no more than a few, with an untrained network.
@@ -167,7 +165,9 @@ def test_losses_of_heavy_tailed_noise_stay_bounded(process):
     t = process.time(torch.full((len(x0),), 2.0, dtype=F64))
     denoiser = df.Preconditioned(Zero(), process, 0.5)
     losses = objective.at(denoiser, Batch(x0), t, seeded(15))
-    assert float(losses.max()) < 40  # a chi-square of two over two, its largest of so many, is 11.5
+    # A gap whose square is (2 + 1.5)^2 times the mean one of a state that counts as usual, moved by a pull of up to 2,
+    # is 49; a chi-square of two, the largest of so many, is 23 times its mean.
+    assert float(losses.max()) < 100
     assert 0.5 < float(losses.mean()) < 2
 
 

@@ -19,6 +19,7 @@ import torch
 
 import driftfield as df
 from driftfield.data.stored import stored
+from driftfield.process.symbols import Power
 from driftfield.report.score import opened
 from driftfield.train import checkpoint
 from driftfield.train.checkpoint import read, save, states
@@ -378,9 +379,12 @@ def test_load_refuses_what_is_not_ours(unbroken, tmp_path):
     df.load(tmp_path / "fine.safetensors")
 
 
+SUM = df.Subordinated(Power(1.0) + 0.3 * Power(0.5))
+
+
 @pytest.mark.parametrize(
     "process",
-    [df.EDM(), df.VP(), df.Rectified(), df.PFGMPP(D=float("inf")), df.PFGM(), df.Fractional(1 / 3), df.Yukawa()],
+    [df.EDM(), df.VP(), df.Rectified(), df.PFGMPP(D=float("inf")), df.PFGM(), df.Fractional(1 / 3), df.Yukawa(), SUM],
     ids=lambda process: type(process).__name__,
 )
 def test_fit_in_one_call(process):

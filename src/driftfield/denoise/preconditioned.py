@@ -160,7 +160,12 @@ class Preconditioned(Learned):
         return self._scale(self.process, t, self.sigma_data)
 
     def skip(self, x: Tensor, t: Tensor) -> Tensor:
-        return expand(self.coefficients(self.process.apparent(x, t, self.sigma_data))[0], x) * x
+        skip = expand(self.coefficients(self.process.apparent(x, t, self.sigma_data))[0], x) * x
+        return self._outward(x, t, skip)
+
+    def _outward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        share = self.process.outward(x, t)
+        return y if share is None else x - expand(share, x) * (x - y)
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         """The estimate of `E[x_0 | x_t = x]`, `(B, *data)`: `x` is a state, `t` is `()` or `(B,)`.
@@ -171,6 +176,7 @@ class Preconditioned(Learned):
             seen = self.process.apparent(x, t, self.sigma_data)
             c_skip, c_out, c_in, c_noise = self.coefficients(seen)
             y = expand(c_skip, x) * x + expand(c_out, x) * self._call(expand(c_in, x) * x, c_noise, cond)
+            y = self._outward(x, t, y)
         else:
             w, g = self.process.observe(x, t)
             unit = (1 + (g * self.sigma_data).square()).rsqrt()

@@ -80,6 +80,13 @@ class Process(ABC):
         """
         return t
 
+    def outward(self, x: Tensor, t: Tensor) -> Tensor | None:
+        """The share `q` of a target that a network does not have to learn, `x - q (x - y)`; None for all.
+
+        See `RadialProcess` for targets that lie between a far state and the data.
+        """
+        return None
+
     def diffuse(self, x: Tensor, s: Tensor, t: Tensor, rng: Rng) -> Tensor:
         """Draw `x_t` given `x_s = x`, for `t >= s`: the upward move of Restart and churn, exact in law.
 

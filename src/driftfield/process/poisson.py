@@ -56,6 +56,10 @@ class RadialProcess(Isotropic):
         usual = _USUAL * (level.square() + sigma_data**2)
         return self.time((level.square() + (square - usual).clamp(min=0)).sqrt()).to(t)
 
+    def outward(self, x: Tensor, t: Tensor) -> Tensor | None:
+        """For heavy noise whose target is not the datum: the pull at a distance of `|x|` from one, `(B,)`."""
+        return self.pull(flat(x).square().sum(1), t, flat(x).shape[1]) if self.heavy else None
+
     def noise(self, like: Tensor, rng: Rng) -> Tensor:
         """Draw the noise of level 1, shaped like the batch `like`."""
         return self.perturb(torch.zeros_like(like), self.time(torch.ones((), dtype=torch.float64)), rng)

@@ -49,7 +49,7 @@ class Subordination(Smoothing):
 
     @property
     def heavy(self) -> bool:
-        return self.symbol.index is not None and self.symbol.index < 1
+        return _heavy(self.symbol)
 
     def scale(self, t: Tensor, rng: Rng) -> Tensor:
         t = t.double()
@@ -135,6 +135,12 @@ def _grid(core: float, shell: float) -> tuple[float, Array]:
     """The step of `ln(1 + d^2 / core)` in a table, and its grid."""
     step = min(_U, shell)
     return step, step * np.arange(math.ceil(math.log(FAR**2 / core) / step) + 1)
+
+
+@lru_cache(maxsize=64)
+def _heavy(symbol: Symbol) -> bool:
+    """Whether the longest waves fade as a power of `lam` below 1: the tails are then as heavy as a stable law's."""
+    return bool(symbol.steepness(torch.tensor(1e-200, dtype=torch.float64)) < 0.999)
 
 
 @lru_cache(maxsize=128)
