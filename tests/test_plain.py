@@ -85,7 +85,7 @@ def test_a_missing_part_is_made_when_its_field_is_set():
         ("objective.process=PFGMPP(E=3)", "PFGMPP has no field 'E'; it has D, span"),
         ("objective.process=PFGMPP(D=-3)", "D"),
         ("objective.process=os:getcwd", "not a"),
-        ("objective.process=PFGMPP(64)", "should read like"),
+        ("objective.process=PFGMPP(64, (1, 2), 3)", "should read like"),
         ("data=Latent", "made from its name alone"),
         ("objective.process=no.such:Thing", "cannot import"),
         ("training.compile=perhaps", "compile takes bool"),

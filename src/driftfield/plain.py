@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import inspect
 import math
+import operator
 import os
 import pkgutil
 import re
@@ -216,6 +217,8 @@ def read(hint: Any, text: str, name: str, old: Any = None) -> Any:
             try:
                 return kind(text)
             except ValueError:
+                if kind is float and (ratio := re.fullmatch(r"([\d.]+)\s*/\s*([\d.]*[1-9][\d.]*)", text.strip())):
+                    return float(ratio[1]) / float(ratio[2])
                 continue
         if kind is str:
             return text
@@ -230,7 +233,13 @@ def read(hint: Any, text: str, name: str, old: Any = None) -> Any:
 
 
 def _value(bases: Sequence[type], text: str, old: Any) -> Any:
-    """A value of one of our classes from its name, with options in parentheses."""
+    """A value of one of our classes from its name, with options in parentheses; or a sum of such, with factors."""
+    try:
+        sum_of = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError:
+        sum_of = None
+    if isinstance(sum_of, ast.BinOp) and isinstance(sum_of.op, ast.Add | ast.Mult):
+        return _combined(bases, sum_of, text)
     match = re.fullmatch(r"([\w.:]+)(?:\((.*)\))?", text.strip())
     if match is None:
         raise ValueError(f"{text!r} is not the name of a class, such as PFGMPP or PFGMPP(D=64)")
@@ -242,10 +251,24 @@ def _value(bases: Sequence[type], text: str, old: Any) -> Any:
         if called not in known:
             raise ValueError(unknown(called, known, bases[0].__name__.lower()))
         kind = known[called]
-    made = _made(kind, _options(inside or "", text), text, old)
+    names = list(_fields(kind)) if dataclasses.is_dataclass(kind) else []
+    made = _made(kind, _options(inside or "", text, names), text, old)
     if not isinstance(made, tuple(bases)):
         raise ValueError(f"{text!r} makes a {type(made).__name__}, which is not a {bases[0].__name__}")
     return made
+
+
+def _combined(bases: Sequence[type], formula: ast.BinOp, text: str) -> Any:
+    """Such as `Power(1.0) + 0.3 * Power(0.5)`, of values that add up, or take factors."""
+    known = {ast.Add: operator.add, ast.Mult: operator.mul}
+    parts = []
+    for side in (formula.left, formula.right):
+        factor = isinstance(formula.op, ast.Mult) and side is formula.left
+        parts.append(read(float, ast.unparse(side), "a factor") if factor else _value(bases, ast.unparse(side), None))
+    try:
+        return known[type(formula.op)](*parts)
+    except TypeError:
+        raise ValueError(f"{text!r} adds what does not add up") from None
 
 
 def _made(kind: Any, options: Sequence[tuple[str, str]], text: str, old: Any) -> Any:
@@ -270,15 +293,16 @@ def _made(kind: Any, options: Sequence[tuple[str, str]], text: str, old: Any) ->
     return made
 
 
-def _options(inside: str, text: str) -> list[tuple[str, str]]:
-    """The options between parentheses, `a=1, b=(2, 3)`, each with the text of its value."""
+def _options(inside: str, text: str, names: Sequence[str]) -> list[tuple[str, str]]:
+    """The options between parentheses, `a=1, b=(2, 3)`, each with the text of its value; the first may lack `names`."""
     try:
         call = ast.parse(f"f({inside})", mode="eval").body
     except SyntaxError:
         call = None
-    if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+    if not isinstance(call, ast.Call) or len(call.args) > len(names) or any(k.arg is None for k in call.keywords):
         raise ValueError(f"{text!r} should read like PFGMPP(D=64, span=(0.01, 50))")
-    return [(str(k.arg), ast.unparse(k.value)) for k in call.keywords]
+    first = [(name, ast.unparse(value)) for name, value in zip(names, call.args, strict=False)]
+    return [*first, *((str(k.arg), ast.unparse(k.value)) for k in call.keywords)]
 
 
 def choices(base: type) -> list[type]:

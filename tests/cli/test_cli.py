@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -15,6 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+import driftfield as df
+from driftfield import pde
+from driftfield.plain import to_plain
+from driftfield.process.symbols import Power
 
 TINY = ["--set", "network.width=8", "--set", "network.attention=()", "--set", "training.batch=16"]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
@@ -172,6 +178,42 @@ def test_dry_prints_the_recipe_and_writes_nothing(tmp_path):
     assert json.loads(text)["objective"]["process"]["D"] == 64
     text = cli("train", "digits", "--process", "PFGM(clip=9)", "--set", "objective=PoissonField", "--dry").stdout
     assert json.loads(text)["objective"]["process"]["clip"] == 9
+
+
+@pytest.mark.parametrize(
+    ("process", "expected"),
+    [
+        ("Fractional(1/3)", df.Fractional(1 / 3)),
+        ("third-order", df.Fractional(1 / 3)),
+        ("poisson", df.PFGM()),
+        ("yukawa(mass=2)", df.Yukawa(2.0)),
+        ("Subordinated(Power(1.0) + 0.3*Power(0.5))", df.Subordinated(Power(1.0) + 0.3 * Power(0.5))),
+        ("custom(symbol=log(1 + k**2))", pde.Custom(symbol="log(1 + k**2)").process()),
+    ],
+)
+def test_a_process_may_be_an_equation_or_a_sum(process, expected):
+    text = cli("train", "digits", "--process", process, "--dry").stdout
+    found = json.loads(text)["objective"]["process"]
+    known = to_plain(expected)
+    same = [k for k in known if k not in ("span", "levels")]  # those are proposed
+    assert {k: found[k] for k in same} == {k: known[k] for k in same}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--process", "ideal-wave"], "the ideal-wave equation cannot be trained: no mode fades"),
+        (["--process", "Biharmonic"], "the biharmonic equation cannot be trained: .* negative values"),
+        (["--process", "yukawa(mass=-1)"], "mass of yukawa must be a finite number above 0"),
+        (["--process", "custom(symbol=1-exp(-k**2)+k)"], "could not be inverted"),
+        (["--process", "Fractional(1/3) + EDM"], "adds what does not add up"),
+        (["--objective", "PoissonField", "--process", "third-order"], "PoissonField does not train Fractional"),
+    ],
+)
+def test_what_is_no_process_is_refused(options, message):
+    done = cli("train", "digits", *options, "--dry", check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(f"Error: .*{message}.*\n", done.stderr)
 
 
 def test_lists_and_doctor():

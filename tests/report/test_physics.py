@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from driftfield import pde
 from driftfield.cli import app
 from driftfield.data.recognise import find
-from driftfield.report.compare import compare, equation_of, side_by_side
+from driftfield.report.compare import compare, side_by_side
 from driftfield.report.physics import Portrait, field_of, plain, portrait, trajectories
 from driftfield.report.style import png
 
@@ -84,12 +84,12 @@ def test_what_cannot_be_drawn_is_refused():
 
 
 def test_equations_are_named_with_their_numbers():
-    assert equation_of("yukawa(mass=2)") == pde.Yukawa(2.0)
-    assert equation_of("mixed( a=2 , b=0.5)") == pde.Mixed(2.0, 0.5)
-    assert equation_of("third-order") == pde.ThirdOrder()
+    assert pde.spelled("yukawa(mass=2)") == pde.Yukawa(2.0)
+    assert pde.spelled("mixed( a=2 , b=0.5)") == pde.Mixed(2.0, 0.5)
+    assert pde.spelled("third-order") == pde.ThirdOrder()
     for bad in ("yukawa(mass)", "yukawa(mass=x)", "a b", ""):
         with pytest.raises(ValueError, match="an equation is a name with numbers"):
-            equation_of(bad)
+            pde.spelled(bad)
 
 
 def test_exact_fields_are_compared(tmp_path):

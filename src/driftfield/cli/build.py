@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from ..data.base import Data, Source
 from ..data.latent import Latent
 from ..data.recognise import NAMES, find, named
 from ..names import unknown
-from ..plain import locate, override, settled
+from ..plain import choices, locate, override, settled
+from ..process.base import Process
 from ..recipe import Recipe, whole_objective
 from ..recipes import RECIPES
 from ..train.checkpoint import weights_and_recipe
@@ -72,7 +74,7 @@ def asked_recipe(
     first, then = whole_objective([s for s in settings if not s.startswith("data.")])
     chosen = chosen.with_fields(first)
     if process is not None:
-        chosen = replace(chosen, objective=override(chosen.objective, "process", process))
+        chosen = replace(chosen, objective=_with_process(chosen.objective, process))
         if proposal is not None:
             chosen = replace(chosen, objective=proposal.spanned(chosen.objective))
     given: dict[str, Any] = {"steps": steps, "minutes": minutes, "seed": seed}
@@ -81,6 +83,25 @@ def asked_recipe(
     chosen = replace(chosen, training=replace(chosen.training, **{k: v for k, v in given.items() if v is not None}))
     chosen = chosen.with_fields(then)
     return chosen, chosen.data.load() if source is None else source, run or Path("runs") / name, proposal
+
+
+def _with_process(objective: Any, text: str) -> Any:
+    """The objective with the process that `text` names: a class with its options, or an equation of the catalogue.
+
+    Raises: ValueError for an equation that does not generate, with the reason, and what `override` raises.
+    """
+    from ..pde import CATALOGUE, Custom, spelled
+
+    head, opened, inside = text.strip().partition("(")
+    name = head.strip()
+    processes = {kind.__name__ for kind in choices(Process)}
+    classes = {kind.__name__: key for key, kind in CATALOGUE.items() if kind.__name__ not in processes}
+    if name not in (*CATALOGUE, Custom.name, *classes):
+        return override(objective, "process", text)
+    process = spelled(classes.get(name, name) + opened + inside).process()
+    if not isinstance(process, typing.get_type_hints(type(objective))["process"]):
+        raise ValueError(f"{type(objective).__name__} does not train {type(process).__name__}; leave one of them out")
+    return replace(objective, process=process)
 
 
 def _coded(data: Data, autoencoder: str | None, settings: Sequence[str]) -> Data:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from typing import Any
 
@@ -29,7 +30,15 @@ CATALOGUE: dict[str, type[PDE]] = {
     )
 }
 
-__all__ = ["CATALOGUE", "PDE", "Custom", "Green", "named", *sorted(kind.__name__ for kind in CATALOGUE.values())]
+__all__ = [
+    "CATALOGUE",
+    "PDE",
+    "Custom",
+    "Green",
+    "named",
+    "spelled",
+    *sorted(kind.__name__ for kind in CATALOGUE.values()),
+]
 
 
 def named(name: str, parameters: dict[str, Any] | None = None) -> PDE:
@@ -45,3 +54,23 @@ def named(name: str, parameters: dict[str, Any] | None = None) -> PDE:
             has = f"it has {', '.join(known)}" if known else "it has no parameters"
             raise ValueError(f"the {name} equation has no {given}; {has}")
     return kind(**parameters or {})
+
+
+def spelled(text: str) -> PDE:
+    """The equation that `text` spells: "poisson", "yukawa(mass=2)" or "custom(symbol=log(1 + k**2))".
+
+    Raises: ValueError for what is no such text, and what `named` raises.
+    """
+    found = re.fullmatch(r"([\w-]+)(?:\((.*)\))?", text.strip())
+    inside = (found[2] or "").strip() if found else ""
+    if found and found[1] == Custom.name:
+        key, _, relation = inside.partition("=")
+        return named(Custom.name, {key.strip(): relation.strip().strip("'\"")} if inside else {})
+    pairs = [p.partition("=") for p in inside.split(",") if p.strip()]
+    try:
+        values = {name.strip(): float(value) for name, _, value in pairs}
+    except ValueError:
+        found = None
+    if found is None:
+        raise ValueError(f"an equation is a name with numbers, such as yukawa(mass=2); got {text!r}")
+    return named(found[1], values)

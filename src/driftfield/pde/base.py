@@ -175,7 +175,7 @@ class PDE(ABC):
             raise ValueError(
                 f"at time 0 a Green's function is the point source itself, so t must be finite and above 0, got t={t}"
             )
-        if n != int(n) or n < 1:
+        if not 1 <= n < math.inf or n != int(n):
             raise ValueError(f"the dimension must be a whole number from 1, got n={n}")
         s = torch.as_tensor(s, dtype=torch.float64)
         if not bool((s >= 0).all()):

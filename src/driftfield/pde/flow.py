@@ -19,6 +19,7 @@ from .hankel import plane_wave
 from .wave import Schrodinger
 
 _NEAREST = 1e-6  # of the width of the kernel: the least distance in a table
+_MOST = 10**7  # pieces of an integral, over all distances: 10 s of work and 1.3 GB
 _TABLE = 120  # distances at which a kernel without a closed form is computed, when more are asked for
 
 
@@ -184,6 +185,11 @@ def _blurred(transform: Callable[[Tensor], Tensor], s: Tensor, n: int, width: fl
     end = float(k[-1])
     speed = float((turns.diff() / k.diff()).abs().max()) if len(k) > 1 else 0.0
     pieces = 16 + int(end * (speed * t + s.max().item()) / math.pi)
+    if pieces * s.numel() > _MOST:
+        raise ValueError(
+            f"by t = {t:.3g} the short waves of the {pde.name} equation ({pde.pde}) have turned too often for its "
+            "density to be summed up; look at earlier times"
+        )
     node, weight = gauss_legendre(16)
     edges = torch.linspace(0, end, pieces + 1, dtype=torch.float64)
     half = edges.diff()[:, None] / 2

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..data.base import Info
@@ -16,7 +17,7 @@ from ..data.recognise import find
 from ..denoise.empirical import Empirical
 from ..generation import generate
 from ..metric.evaluate import evaluate
-from ..pde import PDE, named
+from ..pde import spelled
 from ..process.base import Process
 from ..process.poisson import PFGM
 from ..train.fit import fit
@@ -59,19 +60,6 @@ class Comparison:
         ]
 
 
-def equation_of(text: str) -> PDE:
-    """The equation that `text` names, such as "poisson" or "yukawa(mass=2)". Raises: ValueError for what it is not."""
-    found = re.fullmatch(r"([\w-]+)(?:\((.*)\))?", text.strip())
-    pairs = [p.partition("=") for p in (found[2] or "").split(",") if p.strip()] if found else []
-    try:
-        if found is None:
-            raise ValueError
-        values = {name.strip(): float(value) for name, _, value in pairs}
-    except ValueError:
-        raise ValueError(f"an equation is a name with numbers, such as yukawa(mass=2); got {text!r}") from None
-    return named(found[1], values)
-
-
 def compare(
     equations: Sequence[str],
     data: Sequence[str],
@@ -93,10 +81,16 @@ def compare(
     """
     if not equations or not data:
         raise ValueError("compare at least one equation on at least one data set")
-    made = [(text, equation_of(text).process()) for text in equations]
+    made = [(text, spelled(text).process()) for text in equations]
+    if n < 4:
+        raise ValueError(f"a score takes 4 samples or more, got --number {n}")
+    sources = {name: find(name).load() for name in data}
+    if exact:
+        for text, process in made:
+            for name, source in sources.items():
+                _check_exact(text, process, name, source.train()[0][:2])
     drawn, held, infos, floors = [], {}, {}, {}
-    for name in data:
-        source = find(name).load()
+    for name, source in sources.items():
         infos[name], held[name], train = source.info, source.held()[0], source.train()[0]
         kept = held[name][: 2 * n]
         floors[name] = evaluate(train[:n], kept, metrics=METRIC, subsets=0).values[METRIC]
@@ -113,6 +107,14 @@ def compare(
             drawn.append(Drawn(name, text, x.cpu(), scores.values[METRIC], scores.errors[METRIC]))
             watch(drawn[-1])
     return Comparison(tuple(drawn), held, infos, floors)
+
+
+def _check_exact(text: str, process: Process, name: str, few: Tensor) -> None:
+    """Raise a TypeError where the exact field of such data is not known, before anything is drawn."""
+    try:
+        Empirical(process, few)(few, torch.tensor(process.span[1], dtype=torch.float64))  # type: ignore[arg-type]
+    except TypeError as error:
+        raise TypeError(f"{text} has no exact field on {name}: {error}; leave out --exact, or this equation") from None
 
 
 def _how(process: Process) -> dict[str, Any]:

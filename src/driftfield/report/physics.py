@@ -68,13 +68,16 @@ def _radius(data: Tensor) -> float:
 def portrait(of: Portrait, seed: int = 0) -> Figure:
     """The figure: dispersion, response and overlap; the density at the times with its field lines; trajectories.
 
-    There are no trajectories for an equation that does not generate. `seed` chooses which are drawn.
+    There are no trajectories for an equation that does not generate, or where they soon leave the density. `seed`
+    chooses which are drawn.
     """
     paths = trajectories(of, seed) if of.pde.verdict != "no" else None
+    if paths is not None and paths[1][-1].isfinite().all(1).sum() < _PATHS / 4:
+        paths = None  # nearly all have come where there is no density
     with styled():
         from matplotlib.figure import Figure
 
-        heights = [2.2, 0.25 + SIZE / len(of.times)] + ([2.7] if paths is not None else [])
+        heights = [2.2, 0.25 + min(3.0, SIZE / len(of.times))] + ([2.7] if paths is not None else [])
         figure = Figure(figsize=(SIZE, sum(heights) + 0.5), layout="constrained")
         rows: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
         for draw, ax in zip((_dispersion, _response, _overlaps), rows[0].subplots(1, 3), strict=True):
@@ -124,7 +127,7 @@ def _dispersion(ax: Axes, of: Portrait) -> None:
 
 def _response(ax: Axes, of: Portrait) -> None:
     """The density around one source in the plane: of waves, around a blob."""
-    s = torch.linspace(0, 3.2 * of.radius, 321, dtype=torch.float64)
+    s = torch.linspace(0, 3.2 * of.radius, 321, dtype=torch.float64)[1:]  # at 0 a kernel may be infinite
     signed = False
     curves = []
     for t in of.times:
@@ -157,6 +160,8 @@ def _kernel(of: Green) -> Tensor:
 
 def _overlaps(ax: Axes, of: Portrait) -> None:
     """What can still be told of two sources."""
+    from matplotlib.ticker import NullFormatter
+
     times = np.geomspace(of.times[0] / 4, of.times[-1] * 10, 60)
     width = 0.0 if of.pde.additive and not of.pde.sharp else 2 * _BLUR * of.radius
     for i, part in enumerate((0.5, 1.0, 2.0)):
@@ -164,8 +169,9 @@ def _overlaps(ax: Axes, of: Portrait) -> None:
         ax.plot(times, values, color=RUNS[i], linestyle=DASHES[i], label=f"{part * of.radius:.2g} apart")
     ax.axhline(1, color=FAINT, linewidth=0.5, zorder=0)
     ax.set_xscale("log")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_ylim(min(-0.05, ax.get_ylim()[0]), 1.08)
-    ax.set_title("overlap of two sources, F")
+    ax.set_title("overlap of two blobs, F" if width else "overlap of two sources, F")
     ax.set_xlabel("time t")
     ax.legend(loc="best", handlelength=1.6, fontsize=7)
 
@@ -191,13 +197,14 @@ def _density(ax: Axes, of: Portrait, t: float) -> None:
     top, low = float(p.max()), float(p.min())
     box = (float(axis[0]), float(axis[-1])) * 2
     signed = low < -0.01 * top
+    top = max(top, -low)
     look: dict[str, Any] = (
         {"cmap": "RdBu", "vmin": -top, "vmax": top} if signed else {"cmap": "Blues", "vmin": 0, "vmax": top}
     )
     ax.imshow(p.mT.numpy(), origin="lower", extent=box, interpolation="bilinear", **look)
     thin = slice(None, None, max(1, len(axis) // 60))
     x = np.linspace(float(axis[thin][0]), float(axis[thin][-1]), len(axis[thin]))  # evenly to the last digit
-    flux = flux.where(p.abs() > 1e-4 * max(top, -low), math.nan)  # lines where there is something to flow
+    flux = flux.where(p.abs() > 1e-4 * top, math.nan)  # lines where there is something to flow
     lines: dict[str, Any] = {"color": INK, "linewidth": 0.35, "density": 0.75, "arrowsize": 0.35}
     ax.streamplot(x, x, flux[0][thin, thin].mT.numpy(), flux[1][thin, thin].mT.numpy(), **lines)
     ax.set_xlim(box[:2])
@@ -248,10 +255,14 @@ def _in_plane(ax: Axes, of: Portrait, states: Tensor) -> None:
 
 
 def _in_time(ax: Axes, of: Portrait, times: Tensor, states: Tensor) -> None:
+    from matplotlib.ticker import NullFormatter
+
     ax.plot(times, states[..., 0], color=RUNS[0], linewidth=0.6, alpha=0.7)
     ax.set_xscale("log")
-    ax.set_yscale("symlog", linthresh=2 * of.radius)
-    ax.set_xlabel("time t: data are on the left, generation runs from the right")
+    ax.set_yscale("asinh", linear_width=2 * of.radius)  # which has no kink, as symlog has
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    begin = "after the fronts have passed" if of.pde.sharp else "data are on the left"
+    ax.set_xlabel(f"time t: {begin}, generation runs from the right")
     ax.set_title("their first coordinate")
 
 
