@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 METRIC = "sliced"  # has no settings that one equation could like better than another
 _NFE, _SHOWN = 63, 2000
+_COLUMNS, _LONG = 6, 18  # panels to a line; letters of a title to a line
 _IMAGES = (5, 4)  # rows and columns of pictures in one panel
 
 
@@ -118,26 +120,35 @@ def _check_exact(text: str, process: Process, name: str, few: Tensor) -> None:
 
 
 def _how(process: Process) -> dict[str, Any]:
-    """What to train: PFGM by its own objective, as its noise has no variance that a squared error could be taken of."""
+    """What to train: PFGM by its own objective, as published."""
     return {"settings": ["objective=PoissonField"]} if isinstance(process, PFGM) else {"process": process}
 
 
 def side_by_side(of: Comparison) -> Figure:
-    """A row for each data set, a column for each equation beside the data, scores above the samples."""
+    """The data and the samples of each equation, six panels to a line, scores above them; a block for each data set."""
     names = list(of.held)
-    columns = 1 + len(of.drawn) // len(names)
+    count = 1 + len(of.drawn) // len(names)
+    columns = min(_COLUMNS, count)
+    lines = math.ceil(count / columns)
     with styled():
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(1.55 * columns, 1.9 * len(names)), layout="constrained")
-        axes = figure.subplots(len(names), columns, squeeze=False)
-        for row, name in zip(axes, names, strict=True):
-            _panel(row[0], of.held[name], of.held[name], of.infos[name], INK)
-            row[0].set_title(f"{Path(name).stem}\n({of.floors[name]:.3f})", fontsize=8)
-            mine = [d for d in of.drawn if d.data == name]
-            for i, (ax, d) in enumerate(zip(row[1:], mine, strict=True)):
+        figure = Figure(figsize=(max(3.6, 1.55 * columns), 1.95 * len(names) * lines + 0.3), layout="constrained")
+        axes = figure.subplots(len(names) * lines, columns, squeeze=False)
+        for k, name in enumerate(names):
+            panels = axes[k * lines : (k + 1) * lines].flat
+            first = next(panels)
+            _panel(first, of.held[name], of.held[name], of.infos[name], INK)
+            first.set_title(f"{Path(name).stem}\n({of.floors[name]:.3f})", fontsize=8)
+            for i, d in enumerate(d for d in of.drawn if d.data == name):
+                ax = next(panels)
                 _panel(ax, d.samples, of.held[name], of.infos[name], RUNS[i % len(RUNS)])
-                ax.set_title(f"{d.equation}\n{d.score:.3f} ± {d.error:.3f}", fontsize=8)
+                equation, opened, values = d.equation.partition("(")
+                text = f"{equation}\n{opened}{values}" if len(d.equation) > _LONG else d.equation
+                ax.set_title(f"{text}\n{d.score:.3f} ± {d.error:.3f}", fontsize=8)
+            for ax in panels:
+                ax.set_axis_off()
+        figure.suptitle(f"{METRIC} Wasserstein distance to held-out data (in brackets: of training data)", fontsize=8)
     return figure
 
 
@@ -153,8 +164,10 @@ def _panel(ax: Axes, x: Tensor, held: Tensor, info: Info, colour: str) -> None:
         sheet = seen.reshape(rows, columns, *seen.shape[1:]).swapaxes(1, 2)
         sheet = sheet.reshape(rows * seen.shape[1], columns * seen.shape[2], *seen.shape[3:])
         ax.imshow(sheet, cmap="gray" if sheet.ndim == 2 else None)
+        ax.spines[:].set_visible(False)
         return
     points, frame = (v.reshape(len(v), -1)[:_SHOWN, :2] for v in (x, held))
+    ax.spines[:].set_visible(True)
     ax.scatter(points[:, 0], points[:, 1], s=0.8, color=colour, alpha=0.5, linewidths=0, rasterized=True)
     centre = frame.mean(0)
     reach = 1.25 * float((frame - centre).abs().max())

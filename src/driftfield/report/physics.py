@@ -255,11 +255,16 @@ def _in_plane(ax: Axes, of: Portrait, states: Tensor) -> None:
 
 
 def _in_time(ax: Axes, of: Portrait, times: Tensor, states: Tensor) -> None:
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import NullFormatter, NullLocator
 
     ax.plot(times, states[..., 0], color=RUNS[0], linewidth=0.6, alpha=0.7)
     ax.set_xscale("log")
     ax.set_yscale("asinh", linear_width=2 * of.radius)  # which has no kink, as symlog has
+    unit, far = 10.0 ** math.floor(math.log10(2 * of.radius)), max(map(abs, ax.get_ylim()))
+    decades = [unit * 10**i for i in range(20) if unit * 10**i <= far]
+    ax.set_yticks([-v for v in reversed(decades)] + [0.0, *decades])
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_minor_formatter(NullFormatter())
     begin = "after the fronts have passed" if of.pde.sharp else "data are on the left"
     ax.set_xlabel(f"time t: {begin}, generation runs from the right")

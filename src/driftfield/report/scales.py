@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LEAST = 1e-6  # of the largest variance, that is drawn
+_LEAST = 1e-14  # of the largest variance, that is drawn
 
 
 def scales(proposal: Proposal, phases: Phases | None = None) -> Figure:
@@ -60,7 +60,7 @@ def scales(proposal: Proposal, phases: Phases | None = None) -> Figure:
 def _variances(axes: Axes, found: Phases) -> None:
     """Variances of the target by level, that of one datum with two standard errors, and the three phases."""
     level, single, error = (np.array(v) for v in (found.levels, found.single, found.single_error))
-    least = _LEAST * single.max()
+    least = max(_LEAST * single.max(), 0.1 * single[single > 0].min(initial=single.max()))
     axes.plot(level, single, color=RUNS[3], marker=MARKERS[3], label="V_DSM, of one datum")
     axes.fill_between(level, np.maximum(single - 2 * error, least), single + 2 * error, color=RUNS[3], alpha=0.25, lw=0)
     for i, (size, variance) in enumerate(zip(found.sizes, found.stable, strict=True)):
@@ -74,5 +74,6 @@ def _variances(axes: Axes, found: Phases) -> None:
             continue
         if phase == 2:
             axes.axvspan(within[0], within[-1], color=RUNS[3], alpha=0.1, linewidth=0, zorder=0)
-        middle = (within[0] * within[-1]) ** 0.5
-        axes.text(middle, 9 * single.max(), f"phase {phase}", ha="center", va="center")
+        side = {1: "right", 2: "center", 3: "left"}[phase]  # the outer ones away from the band between
+        place = {1: within[-1], 2: (within[0] * within[-1]) ** 0.5, 3: within[0]}[phase]
+        axes.text(place, 9 * single.max(), f"phase {phase}", ha=side, va="center")
