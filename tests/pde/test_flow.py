@@ -15,6 +15,7 @@ from driftfield.pde.hankel import radial
 from driftfield.process.gaussian import EDM
 from driftfield.process.poisson import PFGM
 from driftfield.rng import normal, seeded
+from driftfield.special import gauss_legendre
 
 DOUBLE = torch.float64
 
@@ -190,3 +191,31 @@ def test_the_time_of_a_spread():
         with pytest.raises(ValueError, match="waves of length 2 grow under this equation"):
             time_at(pde.Custom(dispersion=growing), 2.0, 0.1)
     assert time_at(pde.Schrodinger(), 2.0, 0.1) == pytest.approx(0.2, rel=1e-3)
+
+
+@pytest.mark.parametrize(("radius", "enclosed"), [(0.2, 1), (1.0, 3), (5.0, 5)])
+def test_flux_of_poissons_flow_through_a_sphere_is_the_enclosed_charge(radius, enclosed):
+    """Gauss, spec/pfgm.md 8.13, of the library's own field: in (x, z) the density and its flux are `(p v, p)`, mirrored
+    below the plane, so that a sphere around the first of five charges takes twice what leaves its upper half."""
+    data = torch.tensor([[0.0, 0.0], [0.5, 0.2], [0.3, -0.4], [3.0, 0.0], [0.0, 4.0]], dtype=DOUBLE)
+    cosine, weight = gauss_legendre(80)
+    angle = torch.arange(160, dtype=DOUBLE) * (2 * math.pi / 160)
+    circle = torch.stack((angle.cos(), angle.sin()), 1)
+    flux = 0.0
+    for c, w in zip(((1 + cosine) / 2).tolist(), (weight / 2).tolist(), strict=True):
+        s = math.sqrt(1 - c * c)
+        p, v, births = posterior(pde.Poisson(), radius * s * circle, radius * c, data)
+        assert bool((births == 0).all())
+        flux += w * radius**2 * float((p * (v @ circle.mT).diagonal() * s + p * c).sum()) * (2 * math.pi / 160)
+    assert flux == pytest.approx(enclosed / 5, abs=2e-5)
+
+
+def test_densities_too_dear_to_sum_are_refused():
+    """Short waves of a dispersive equation turn without end; before, it asked for 138 GB."""
+    with pytest.raises(ValueError, match="have turned too often"):
+        blob(pde.Custom(dispersion="w - k**3"), torch.linspace(0, 4, 300, dtype=DOUBLE), 5.0, 2, 0.08)
+    with pytest.raises(ValueError, match="up to 2800 dimensions, got n=3072"):
+        pde.Helmholtz(1.0).radius(3072)
+    for n in (math.inf, math.nan):
+        with pytest.raises(ValueError, match="the dimension must be a whole number"):
+            pde.Poisson().green(at(1.0), 1.0, n)

@@ -40,6 +40,9 @@ def _log_yukawa(rho: Tensor, n: int, mass: float) -> tuple[Tensor, Tensor]:
     return potential, unit + mu * fall + log_bessel_k(mu, mass * rho)
 
 
+_FEW = 2800  # dimensions in which Bessel functions at the first zero of the last are numbers
+
+
 @dataclass(frozen=True)
 class Poisson(PDE):
     """Electrostatics in one dimension more: PFGM.
@@ -168,7 +171,12 @@ class Helmholtz(PDE):
         return (p / omega).real, p.real
 
     def radius(self, n: int) -> float:
-        """How large `rho` may be in `n` dimensions before the density is negative."""
+        """How large `rho` may be in `n` dimensions before the density is negative.
+
+        Raises: ValueError in more than 2,800 dimensions, where the functions at it are out of the range of numbers.
+        """
+        if n > _FEW:
+            raise ValueError(f"the first zero of the Helmholtz kernel is found in up to {_FEW} dimensions, got n={n}")
         mu, u = (n + 1) / 2, 1e-3
         step = 0.02 * (1 + mu ** (1 / 3))
 
@@ -203,7 +211,7 @@ def _helmholtz_factors(u: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """What the Poisson potential and density are multiplied by, at `u = wavenumber rho`; of `n = 1` the potential.
 
     `y_nu = -pi (u / 2)^nu Y_nu(u) / Gamma(nu)` obeys `y_(nu+1) = y_nu - u^2 / (4 nu (nu - 1)) y_(nu-1)`, which neither
-    overflows nor cancels before the first zero.
+    overflows nor cancels before the first zero in up to 2,800 dimensions; in more, from `u = 1420` on: NaN.
     """
     z = u.numpy()
     if n % 2 == 0:

@@ -98,6 +98,8 @@ def branching(
         raise ValueError(f"threshold is a share of the number of particles, from 0 to 1, got {threshold}")
     if free and threshold != 1:
         raise ValueError("a population that is free is not resampled; leave the threshold out")
+    if not len(x.x if isinstance(x, Weighted) else x):
+        raise ValueError("there are no particles to follow; give at least one")
     start = x if isinstance(x, Weighted) else Weighted(x, torch.zeros(len(x), dtype=torch.float64, device=x.device))
     if start.log_w.shape != start.x.shape[:1]:
         raise ValueError(
