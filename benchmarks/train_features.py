@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from driftfield.data.recognise import named
 from driftfield.data.stored import split
 from driftfield.metric.classifier import Classifier, untrained, weights_name
-from driftfield.plain import settled
 from driftfield.rng import integers, normal, seeded, uniform
+from driftfield.settings import settled
 
 WEIGHTS = Path(__file__).parents[1] / "src" / "driftfield" / "weights"
 HELD = 0.2  # of digits: twice what `Digits` holds out, so it contains those; scores are on images never trained on

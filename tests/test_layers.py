@@ -11,7 +11,7 @@ ROOT = Path(driftfield.__file__).parent
 LAYERS = [
     ["names", "files", "ranks", "batches"],
     ["linear", "rng", "special", "plain", "optim", "column"],
-    ["spectral"],
+    ["spectral", "settings"],
     ["process", "network"],
     ["denoise", "pde"],
     ["adapt", "guide"],

@@ -13,10 +13,11 @@ from driftfield.objective.augment import Augment
 from driftfield.objective.laws import Balanced, LogNormal, LogUniform, UniformTime
 from driftfield.objective.matching import Matching
 from driftfield.optim import AdamW, Muon
-from driftfield.plain import Build, choices, from_plain, locate, override, read, to_plain
+from driftfield.plain import Build, from_plain, locate, to_plain
 from driftfield.process.base import Isotropic
 from driftfield.recipe import Recipe, Training, differing
 from driftfield.recipes import RECIPES
+from driftfield.settings import choices, override, read
 
 RECIPE = Recipe(
     Digits(),

@@ -18,7 +18,8 @@ from .denoise.learned import Learned
 from .generation import generate
 from .objective.base import Regression
 from .optim import AdamW, Optimizer
-from .plain import Build, from_plain, settled, to_plain
+from .plain import Build, from_plain, to_plain
+from .settings import settled
 from .solve.base import Solver
 from .solve.named import adaptive
 

@@ -10,8 +10,9 @@ from scipy import stats
 
 import driftfield as df
 from driftfield.objective.base import Batch
-from driftfield.plain import from_plain, read, to_plain
+from driftfield.plain import from_plain, to_plain
 from driftfield.rng import rows, seeded
+from driftfield.settings import read
 
 F64 = torch.float64
 

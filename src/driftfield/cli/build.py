@@ -13,10 +13,11 @@ from ..data.base import Data, Source
 from ..data.latent import Latent
 from ..data.recognise import NAMES, find, named
 from ..names import unknown
-from ..plain import choices, locate, override, settled
+from ..plain import locate
 from ..process.base import Process
 from ..recipe import Recipe, whole_objective
 from ..recipes import RECIPES
+from ..settings import choices, override, settled
 from ..train.checkpoint import weights_and_recipe
 from ..train.load import find as weights_of
 from ..train.propose import Proposal, proposed

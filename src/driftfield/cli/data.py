@@ -32,7 +32,8 @@ def inspect(
     import shlex
 
     from ..data.recognise import find
-    from ..plain import settled, to_plain
+    from ..plain import to_plain
+    from ..settings import settled
     from ..train.phases import helps, measured
     from ..train.propose import proposed
 

@@ -32,8 +32,8 @@ def latent(
     """Carry data to their latents and back; draw what lies between two of them, or at another temperature."""
     import json as js
 
-    from ..plain import read
     from ..report.latents import latents
+    from ..settings import read
 
     factors = None if temperature is None else read(tuple[float, ...], temperature, "temperature")
     record = latents(

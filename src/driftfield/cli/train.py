@@ -24,7 +24,9 @@ def train(
     objective: Annotated[
         str | None, typer.Option(help="What is minimised: StableTarget(reference=1024), ... [recipe's]")
     ] = None,
-    process: Annotated[str | None, typer.Option(help="Physics: PFGMPP(D=64), EDM, VP, ... [recipe's]")] = None,
+    process: Annotated[
+        str | None, typer.Option(help="Physics: PFGMPP(D=64), EDM, VP, ..., or an equation [recipe's]")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Time to train, in minutes")] = None,
     steps: Annotated[int | None, typer.Option(help="Number of steps to train")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the weights and of every draw")] = None,

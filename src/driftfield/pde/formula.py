@@ -19,6 +19,7 @@ from .hankel import tanh_sinh
 
 _ACCURATE = 1e-12  # relative, of the function on the positive axis
 _GRID = torch.logspace(-12, 12, 97, dtype=torch.float64)
+_TIE = 1e-25  # relative, of numbers of 40 digits that are to be equal
 _FLOOR = 1e-200  # of `lam`: below, the least nodes of the integral would underflow
 
 
@@ -124,7 +125,7 @@ def _edge(exact: Callable[[Any], Any]) -> float:
                 return False, None
             is_real = abs(mpmath.im(found)) <= 1e-30 * abs(found)
             least = value + slope * (x - place)
-            return bool(is_real and mpmath.re(found) <= least + 1e-25 * abs(least)), mpmath.re(found)
+            return bool(is_real and mpmath.re(found) <= least * (1 - mpmath.mpf(_TIE))), mpmath.re(found)
 
         for high in _GRID.tolist():
             good, found = goes_on(high)

@@ -20,9 +20,10 @@ from ..data.memory import InMemory
 from ..data.recognise import find
 from ..denoise.learned import Learned
 from ..network.embed import Condition
-from ..plain import Build, packages_in, settled, to_plain
+from ..plain import Build, packages_in, to_plain
 from ..process.base import Process
 from ..recipe import Recipe, whole_objective
+from ..settings import settled
 from .interrupt import Interrupted, interruptible
 from .load import load
 from .propose import proposed

@@ -71,7 +71,8 @@ class Guard:
         if self.pending is not None and not self.pending[1].isfinite().item():
             raise FloatingPointError(
                 f"the loss or its gradient is not finite at step {self.pending[0]}; seed {self.seed} reproduces it. "
-                "Lower the learning rate, or check the data"
+                "Lower the learning rate, or check the data, or the process: noise with tails as heavy as those of "
+                "PFGMPP below D = 0.3 and Fractional below beta = 0.2 does not fit float32"
             )
         self.pending = None
 
