@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.ticker import MaxNLocator
 
 import driftfield as df
 from driftfield.data.base import Source
@@ -144,6 +145,10 @@ def main() -> None:
                 part.errorbar(options.minutes, middle, error, label=names[n], capsize=2, **look)
             part.set_xscale("log")
             part.set_yscale("log")
+            part.set_xticks(options.minutes, [f"{m:g}" for m in options.minutes])
+            part.minorticks_off()
+            part.yaxis.set_major_locator(MaxNLocator(5))
+            part.yaxis.set_major_formatter("{x:g}")
             part.set_ylabel(title)
         axes[-1].set_xlabel("minutes of training")
         handles, labels = axes[0].get_legend_handles_labels()
