@@ -153,7 +153,9 @@ def test_losses_keep_the_dtype_of_the_data_in_any_shape(process, weight, event):
 
 
 @pytest.mark.parametrize(
-    "process", [df.PFGM(), df.PFGMPP(D=0.5), df.PFGMPP(D=3.0), df.Fractional(1 / 3), df.Fractional(0.9), SUM], ids=repr
+    "process",
+    [df.PFGM(), df.Helmholtz(), df.PFGMPP(D=0.5), df.PFGMPP(D=3.0), df.Fractional(1 / 3), df.Fractional(0.9), SUM],
+    ids=repr,
 )
 def test_losses_of_heavy_tailed_noise_stay_bounded(process):
     """At noise above the data even the longest of 100,000 draws weighs no more than a few, with an untrained network.

@@ -384,7 +384,17 @@ SUM = df.Subordinated(Power(1.0) + 0.3 * Power(0.5))
 
 @pytest.mark.parametrize(
     "process",
-    [df.EDM(), df.VP(), df.Rectified(), df.PFGMPP(D=float("inf")), df.PFGM(), df.Fractional(1 / 3), df.Yukawa(), SUM],
+    [
+        df.EDM(),
+        df.VP(),
+        df.Rectified(),
+        df.PFGMPP(D=float("inf")),
+        df.PFGM(),
+        df.Fractional(1 / 3),
+        df.Yukawa(),
+        df.Helmholtz(),
+        SUM,
+    ],
     ids=lambda process: type(process).__name__,
 )
 def test_fit_in_one_call(process):

@@ -19,6 +19,7 @@ from ..linear import Linear, Scalar, expand, flat
 from ..rng import Rng, device_of, normal
 
 SCRATCH = 1 << 20  # differences held at a time: 8 MiB in float64
+_USUAL = 4.0  # times its mean, the square of a state that no noise needs explaining
 
 
 class Process(ABC):
@@ -76,14 +77,14 @@ class Process(ABC):
     def apparent(self, x: Tensor, t: Tensor, sigma_data: float) -> Tensor:
         """The time that a network is told for the states `x`, `(B, *data)`, of data of deviation `sigma_data`.
 
-        `t` itself; but see `RadialProcess` for noise whose size the time does not tell.
+        `t` itself; but see `Isotropic` for noise whose size the time does not tell.
         """
         return t
 
     def outward(self, x: Tensor, t: Tensor) -> Tensor | None:
         """The share `q` of a target that a network does not have to learn, `x - q (x - y)`; None for all.
 
-        See `RadialProcess` for targets that lie between a far state and the data.
+        See `Isotropic` for targets that lie between a far state and the data.
         """
         return None
 
@@ -139,6 +140,29 @@ class Isotropic(Process):
         Raises: TypeError for any other law.
         """
         raise TypeError(f"the noise of {type(self).__name__} is not Student's t, so it has no degrees of freedom")
+
+    @property
+    def heavy(self) -> bool:
+        """Whether the noise lacks a fourth moment, so that an average of squared errors would have no variance."""
+        return False
+
+    def apparent(self, x: Tensor, t: Tensor, sigma_data: float) -> Tensor:
+        """`t`; for heavy noise, at a state longer than is usual at its level, a time `(B,)` at which it is usual.
+
+        Far from the data the Student t is, towards each datum, nearly a Gaussian whose variance is the square of the
+        distance over the dimensions: that is the level by which to scale. Scaled by the level of `t`, the targets and
+        errors of its rare long draws have no variance (below two degrees of freedom no mean), and drown all others.
+        A weight or a scale that depends on the state leaves the mean of the target what it is.
+        """
+        if not self.heavy:
+            return t
+        level, square = self.level(t.double()), flat(x).double().square().mean(1)
+        usual = _USUAL * (level.square() + sigma_data**2)
+        return self.time((level.square() + (square - usual).clamp(min=0)).sqrt()).to(t)
+
+    def outward(self, x: Tensor, t: Tensor) -> Tensor | None:
+        """For heavy noise whose target is not the datum: the pull at a distance of `|x|` from one, `(B,)`."""
+        return self.pull(flat(x).square().sum(1), t, flat(x).shape[1]) if self.heavy else None
 
     def log_drop(self, d2: Tensor, rise: Tensor, t: Tensor, n: int) -> Tensor:
         """`log_profile(d2 + rise) - log_profile(d2)`. A hook: a closed form is exact where the two nearly cancel."""

@@ -112,6 +112,11 @@ class Helmholtz(ByLevel):
         if not 0 < self.wavenumber < math.inf:
             raise ValueError(f"the wavenumber of Helmholtz must be finite and > 0, got {self.wavenumber}")
 
+    @property
+    def heavy(self) -> bool:
+        """Its tails are those of Poisson's equation up to the edge of its ball, which is far away."""
+        return True
+
     def reach(self, n: int) -> float:
         """The largest distance between a particle and its datum, in `n` dimensions: the ball's radius at the top.
 

@@ -19,7 +19,6 @@ from .base import ByLevel, Isotropic, check_climb, check_span
 from .gaussian import EDM
 
 _LARGEST = 1e16  # of a finite D: there the scale of the noise is already 1 to eight digits
-_USUAL = 4.0  # times its mean, the square of a state that no noise needs explaining
 LEAST_CLIMB = 1e-6  # of a level: an upward move tells no smaller ones apart
 
 
@@ -36,29 +35,6 @@ class RadialProcess(Isotropic):
     def perturb(self, x0: Tensor, t: Tensor, rng: Rng) -> Tensor:
         g = normal(x0, rng)  # drawn first, so that processes with the same generator share it
         return x0 + expand(self.scale(t * _rows(x0), rng), x0) * g
-
-    @property
-    def heavy(self) -> bool:
-        """Whether the noise lacks a fourth moment, so that an average of squared errors would have no variance."""
-        return False
-
-    def apparent(self, x: Tensor, t: Tensor, sigma_data: float) -> Tensor:
-        """`t`; for heavy noise, at a state longer than is usual at its level, a time `(B,)` at which it is usual.
-
-        Far from the data the Student t is, towards each datum, nearly a Gaussian whose variance is the square of the
-        distance over the dimensions: that is the level by which to scale. Scaled by the level of `t`, the targets and
-        errors of its rare long draws have no variance (below two degrees of freedom no mean), and drown all others.
-        A weight or a scale that depends on the state leaves the mean of the target what it is.
-        """
-        if not self.heavy:
-            return t
-        level, square = self.level(t.double()), flat(x).double().square().mean(1)
-        usual = _USUAL * (level.square() + sigma_data**2)
-        return self.time((level.square() + (square - usual).clamp(min=0)).sqrt()).to(t)
-
-    def outward(self, x: Tensor, t: Tensor) -> Tensor | None:
-        """For heavy noise whose target is not the datum: the pull at a distance of `|x|` from one, `(B,)`."""
-        return self.pull(flat(x).square().sum(1), t, flat(x).shape[1]) if self.heavy else None
 
     def noise(self, like: Tensor, rng: Rng) -> Tensor:
         """Draw the noise of level 1, shaped like the batch `like`."""
