@@ -117,8 +117,8 @@ class Preconditioned(Learned):
     the level `1 / g` sees just what one of EDM sees there, and may be one.
 
     Where noise is so heavy-tailed that its size is not told by the time (PFGM, `PFGMPP` up to D = 4, `Helmholtz`,
-    `Fractional`), the table is taken at the time that a state looks like, `process.apparent`: `t` itself for all but the
-    longest.
+    `Fractional`), the table is taken at the time that a state looks like, `process.apparent`: `t` itself for all but
+    the longest.
 
     `network(x, noise, cond)` is called with `noise` of shape `(B,)`. `autocast` is the dtype it runs in
     (`torch.bfloat16`); everything outside it stays in the dtype of `x`.
